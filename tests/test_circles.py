@@ -70,12 +70,14 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "locum.node.apps": {
         "shown": (),
+        "paging": ("shown",),
         "awake": (),
         "starts": (),
     },
     "locum.cli": {"orders": (), "paging": ()},
     "locum.roles.foreign_agent": {"contexts": (), "ways": ()},
     "locum.roles.home_agent": {"keying": (), "paging": ()},
+    "locum.roles.mobile_node": {"paging": (), "wake": ()},
     "locum.roles": {
         "action_values": (),
         "location": ("action_values",),
@@ -84,7 +86,7 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "foreign_agent": ("action_values", "location", "mobile_ipv4"),
         "paging": ("action_values",),
         "home_agent": ("action_values", "location", "mobile_ipv4", "paging"),
-        "mobile_node": ("action_values", "location", "mobile_ipv4", "registrant"),
+        "mobile_node": ("action_values", "location", "mobile_ipv4", "paging", "registrant"),
         "mnps": ("action_values", "location", "mobile_ipv4", "paging", "registrant"),
     },
     "locum.sessions": {

@@ -14,6 +14,7 @@ from locum.dataplane.performer import Refused
 from locum.node.apps.attended import AttendedStandIn
 from locum.node.apps.attending import Apps
 from locum.node.apps.outlets import Outlets
+from locum.node.apps.paging.table_events import TableEvents
 from locum.node.apps.transfers import AppTransfers
 from locum.node.coap.exchanges import Exchanges
 from locum.node.config.settings import AppLimits
@@ -342,6 +343,7 @@ def performed(bench: Bench) -> list[type]:
     node._prober = bare(Prober)
     node._host = HostHandlers("n", cast(Any, None), None, lambda _: None, lambda _role, _event: None)
     stand_in.apps, stand_in.transfers = bare(Apps), bare(AppTransfers)
+    stand_in.table_events = bare(TableEvents)
     stand_in.apps.outlets = Outlets(cast(Any, None), AppLimits())
     performer = Sequential(bench.tables, bench.events, bench.forward, {})
     return [*FORWARDING, *performer._simple, *node._handlers("role")]

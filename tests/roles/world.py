@@ -385,6 +385,7 @@ class World:
             AN3,
             (IPv4Network("10.50.0.0/16"), IPv6Network("2001:db8:50::/48")),
             registration=registration,
+            home_agent=HA,
         )
         agents: dict[Addr, Association] = {AN1: mn_fa, AN2: mn_fa} if agents_keyed else {}
         home = HomeAgentConfiguration(HA, located="ha" in located)
@@ -734,7 +735,9 @@ class World:
 
     def _ask(self, host: Host, action: a.Ask) -> None:
         agents: dict[Addr, Host] = {AN1: self.an1, AN2: self.an2, AN3: self.an3}
-        servers: dict[Addr, Host] = {STAND_IN: self.mnps, HOA: self.mn, HA: self.location, **agents}
+        servers: dict[Addr, Host] = {STAND_IN: self.mnps, HOA: self.mn, HA: self.ha, **agents}
+        if action.path in ("1135", "1212"):  # the location server is on the home agent's host
+            servers[HA] = self.location
         target = servers[action.peer]
         ended: list[bool] = []
 
@@ -754,8 +757,9 @@ class World:
                 self._exchanges[number] = (host, action.request)
                 peer = HOA if host is self.mn else AN2 if host is self.an2 else AN1
                 authorised = self.authorised if host is self.mn or action.path == "618" else ()
-                peer = HOA if host is self.mn else AN1
-                authorised = self.authorised if host is self.mn or action.path in ("618", "1170") else ()
+                peer = HOA if host is self.mn else STAND_IN if host is self.mnps else AN1
+                told = host in (self.mn, self.mnps) or action.path in ("618", "1170")
+                authorised = self.authorised if told else ()
                 self.tell(target, a.Asked(number, action.path, action.body, peer, authorised))
             elif attempt < 3:
                 self.at(2.0 * 2**attempt, lambda: deliver(attempt + 1))

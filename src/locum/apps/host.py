@@ -1,7 +1,7 @@
 """`python -m locum.apps.host FD KIND ...`: runs one application proxy, confined, for the stand-in at the other end of FD (A1).
 
 FD is one end of a pair of SOCK_SEQPACKET sockets; each packet is a CBOR array whose first item names it. From the stand-in:
-`sessions`, `begin` (settings, state), `received` (session, bytes), `stored` (session, place, length, and a file to read them in), `closed` (session, errno), `packets` (captured ones, number left out), `ping`, `end`. To it: `done`
+`sessions`, `begin` (settings, state), `received` (session, bytes), `stored` (session, place, length, and a file to read them in), `closed` (session, errno), `packets` (captured ones, number left out), `tell` (session, text), `ping`, `end`. To it: `done`
 (effects) after each packet, `part` (effects, number of bytes) after some bytes of one that is `stored`, `did` (effects) of a deadline or a happening, `more` (effects) before either, and `ended` (state) as the last one.
 A stand-in gives a packet that was not answered to the next process: effects of one packet are carried out together or not at all.
 
@@ -132,6 +132,9 @@ class Host:
                 captured = [CapturedPacket(*row) for row in rest[0]]
                 event = Packets(captured, rest[1])
                 effects = cast(NetworkApp, self._running()).happened(event, now=now)
+            case "tell":
+                if (tell := getattr(self._running(), "tell", None)) is not None:
+                    effects = tell(rest[0], rest[1], now=now)
             case "files":
                 if self._driver is not None:
                     self._driver.look()

@@ -23,6 +23,7 @@ _COMMANDS = {
     "context": "locum.cli.context:context",
     "counters": "locum.cli.node:counters",
     "demo": "locum.cli.demo:demo",
+    "event": "locum.cli.paging.event:event",
     "explain": "locum.cli.explain:explain",
     "flow": "locum.cli.flow:flow",
     "filter": "locum.cli.filter:filter_group",

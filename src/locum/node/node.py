@@ -387,7 +387,7 @@ class Node:
                 await slot.performer.drained()
             self.driver.schedule(slot)
         if self.stand_in is not None:
-            self.stand_in.apps.capture_from(self.plane)
+            self.stand_in.capture_from(self.plane)
             await self.stand_in.begin()
         await self.groups.settled()
         await self.network.undo_stale()

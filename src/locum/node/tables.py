@@ -49,6 +49,8 @@ class HostTable(StrEnum):
     DEVICE_RULE = "mobile_node.rule"
     # Jobs that this device has ordered, and states of its proxies between two sleeps.
     DEVICE_ORDER = "mobile_node.order"
+    # Events that stand-ins have stored for this device.
+    DEVICE_EVENT = "mobile_node.event"
     # This stand-in's own registration: its care-of address and its last identification.
     STAND_IN_REGISTRATION = "mnps.registration"
     # Handovers whose sockets this kernel has.
@@ -76,6 +78,8 @@ class SharedTable(StrEnum):
     LOCATION = "location.entry"
     # Taken over without any session: nothing of it is in a kernel.
     TRIGGERED = "mnps.triggered"
+    # Event tables of devices, their pages that wait, and events stored for them.
+    EVENT = "mnps.event"
 
 
 class StoreError(Exception):

@@ -13,6 +13,7 @@ from typing import Literal, Protocol, TypeAlias, get_args
 from locum.roles.action_values.addresses import JSON, Addr, Source
 from locum.roles.action_values.apps import AppAction, AppEvent
 from locum.roles.action_values.contexts import CountInFlight, InFlightCounted
+from locum.roles.action_values.event_tables import EventTableAction, EventTableEvent
 from locum.roles.action_values.flows import MembershipChanged
 from locum.roles.action_values.forwarding import ForwardingAction, HostAction
 from locum.roles.action_values.handed import HandedAction, HandedEvent
@@ -97,7 +98,7 @@ class Probe:
 # The tables of roles in the store; each role has its own of each name.
 Table: TypeAlias = Literal[
     "binding", "stand_in", "rule", "visitor", "context", "lost", "triggered", "registration", "handover",
-    "profile", "pool", "key", "order", "entry", "left",
+    "profile", "pool", "key", "order", "entry", "left", "event",
 ]  # fmt: skip
 TABLES: tuple[Table, ...] = get_args(Table)
 
@@ -188,6 +189,7 @@ Action: TypeAlias = (
     | SendMagicPacket
     | CallByCommand
     | EndCommand
+    | EventTableAction
 )
 
 
@@ -322,6 +324,7 @@ Event: TypeAlias = (
     | AcceptingEvent
     | HandedEvent
     | AppEvent
+    | EventTableEvent
     | ProfileEvent
     | PushEvent
 )

@@ -155,6 +155,9 @@ class App(Protocol):
     """One running proxy. Times are steady seconds of this process; every call returns what is to be done, in order.
 
     Only `settings` and the class itself are used before the proxy runs. An exception ends the process.
+
+    A class whose protocol has words for it may have the method `tell(session, text, *, now)`: effects that say the text in
+    that session, for the device (an entry of its event table). What cannot be said is an event `not_told` with the reason.
     """
 
     def __init__(self, settings: object, randomness: Randomness) -> None:

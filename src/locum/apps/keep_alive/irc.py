@@ -4,6 +4,8 @@ from locum.apps.keep_alive.conversation import Heard
 from locum.roles.action_values.addresses import Randomness
 
 TOKEN = "locum"
+MAX_SAID = 510
+"""Bytes of a line that a client sends, without its end (RFC 2812 section 2.3)."""
 MAX_LINE = 8191 + 512
 """Bytes of a line with its tags (IRCv3 message tags); a longer one is passed over."""
 
@@ -20,6 +22,11 @@ class Irc:
 
     def ping(self, random: Randomness) -> bytes:
         return f"PING :{TOKEN}\r\n".encode()
+
+    def says(self, text: str, random: Randomness) -> bytes:
+        """The first line of the text, a command of the protocol such as "AWAY :asleep"."""
+        line = next(iter(text.splitlines()), "").encode()[:MAX_SAID]
+        return line + b"\r\n" if line else b""
 
     def received(self, data: bytes) -> Heard:
         answers: list[bytes] = []

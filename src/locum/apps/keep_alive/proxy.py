@@ -219,6 +219,19 @@ class KeepAlive:
         said: list[Effect] = [Send(one.number, answers)] if answers else []
         return said + self._news(one.number, kept, heard)
 
+    def tell(self, session: int, text: str, *, now: float) -> list[Effect]:
+        """Say a text of the device's in a session whose protocol has words for it."""
+        kept = self._kept.get(session)
+        says = None if kept is None or kept.lost else getattr(kept.conversation, "says", None)
+        words = says(text, self._random) if says is not None else b""
+        if not words:
+            name = "it" if kept is None else kept.name
+            return [Tell("not_told", session, {"reason": f"{name} has no words for a text now"})]
+        return [
+            Speak(session, words),
+            Note(f"session {session}: told the correspondent a text of the device"),
+        ]
+
     def ending(self, *, now: float) -> list[Effect]:
         """The device takes over."""
         return [effect for one in self._successors.values() for effect in one.ending(self._random)]

@@ -54,6 +54,10 @@ class Web:
     def ping(self, random: Randomness) -> bytes:
         return self._socket.ping(random) if self.sure and not self._socket.lost else b""
 
+    def says(self, text: str, random: Randomness) -> bytes:
+        """A text message, once it is sure that there is a WebSocket; empty before."""
+        return self._socket.says(text, random) if self.sure and not self._socket.lost else b""
+
     def received(self, data: bytes) -> Heard:
         if self.sure:
             return self._socket.received(data)

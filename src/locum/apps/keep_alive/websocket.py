@@ -8,7 +8,7 @@ from locum.apps.keep_alive.conversation import Heard
 from locum.roles.action_values.addresses import Randomness
 
 DATA, CONTROL = (0, 1, 2), (8, 9, 10)
-CLOSE, PING, PONG = 8, 9, 10
+TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 TOKEN = b"locum"
 """The payload of this proxy's pings, and of the pongs to them."""
 MAX_CONTROL = 125
@@ -17,10 +17,12 @@ _FINAL, _RESERVED, _MASKED = 0x80, 0x70, 0x80
 
 
 def frame(opcode: int, payload: bytes, random: Randomness) -> bytes:
-    """A masked control frame, as a client sends it."""
+    """A whole masked frame of at most 65,535 bytes, as a client sends it."""
     key = random.getrandbits(32).to_bytes(4, "big")
     masked = bytes(byte ^ key[place % 4] for place, byte in enumerate(payload))
-    return bytes((_FINAL | opcode, _MASKED | len(payload))) + key + masked
+    size = len(payload)
+    length = bytes((_MASKED | size,)) if size < 126 else bytes((_MASKED | 126,)) + size.to_bytes(2, "big")
+    return bytes((_FINAL | opcode,)) + length + key + masked
 
 
 class WebSocket:
@@ -43,6 +45,10 @@ class WebSocket:
 
     def ping(self, random: Randomness) -> bytes:
         return frame(PING, TOKEN, random)
+
+    def says(self, text: str, random: Randomness) -> bytes:
+        """A text message."""
+        return frame(TEXT, text.encode(), random)
 
     def received(self, data: bytes) -> Heard:
         answers: list[bytes] = []

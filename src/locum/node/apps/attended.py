@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from locum.node import words
 from locum.node.apps.attending import Apps
@@ -12,6 +13,7 @@ from locum.node.apps.data import AppData
 from locum.node.apps.emitting import Emitting
 from locum.node.apps.handing import Offer, Offers
 from locum.node.apps.outlets import Outlets
+from locum.node.apps.paging.table_events import TableEvents
 from locum.node.apps.running import kept_state
 from locum.node.apps.transfers import AppTransfers
 from locum.node.config.settings import MnpsSettings
@@ -26,6 +28,9 @@ from locum.roles.actions import Event
 from locum.sessions.handed import taking
 from locum.sessions.tcp.errors import SessionError
 from locum.wire.control import MAX_SESSIONS
+
+if TYPE_CHECKING:
+    from locum.dataplane.plane import DataPlane
 
 _AGAIN = 0.2  # seconds until a busy proxy is told of a file
 
@@ -57,6 +62,7 @@ class AttendedStandIn(StandIn):
             leads=Leads(feed),
         )
         self.apps = Apps(catalogue(), store, self.of, feed, emit, count, limits, outlets)
+        self.table_events = TableEvents(self.apps, feed)
         self.transfers = AppTransfers(
             self.data,
             limits,
@@ -70,11 +76,16 @@ class AttendedStandIn(StandIn):
         return {
             **super().handlers(),
             **self.apps.handlers(),
+            **self.table_events.handlers(),
             **self.apps.outlets.leads.handlers(),
             **self.transfers.handlers(),
             TakeOffered: self._take_offered,
             RefuseOffered: self._refuse_offered,
         }
+
+    def capture_from(self, plane: "DataPlane") -> None:
+        """Packets that nothing takes come from there."""
+        self.table_events.begin(self.apps.capture_from(plane))
 
     async def begin(self) -> None:
         await super().begin()

@@ -81,17 +81,18 @@ class Apps:
         self._by_socket: dict[tuple[bytes, int], Running] = {}
         self._saying = Saying(store.committed, self._not_sent, self._send_datagram)
         self._launches = Launches(self._launch)
-        self._captures: Captures | None = None
+        self.captures: Captures | None = None
         self._earlier: dict[str, Mapping[str, Any]] | None = None
 
     def handlers(self) -> Mapping[type, Handler]:
         """Handlers for each kind of action."""
         return {StartApps: self._start, PauseApps: self._pause, EndApps: self._end}
 
-    def capture_from(self, plane: "DataPlane") -> None:
-        """Packets that nothing takes come from there."""
-        self._captures = Captures(plane.header_logs)
-        plane.held.tell_headers = self._captures.packet
+    def capture_from(self, plane: "DataPlane") -> Captures:
+        """Packets that nothing takes come from there, for proxies and for others."""
+        self.captures = Captures(plane.header_logs)
+        plane.held.tell_headers = self.captures.packet
+        return self.captures
 
     def all(self) -> list[Running]:
         """Every proxy, for users."""
@@ -276,8 +277,8 @@ class Apps:
 
     def _shut(self, app: Running) -> None:
         """Its process has ended, and nothing is sent by its sockets any more."""
-        if self._captures is not None:
-            self._captures.end(app.key)
+        if self.captures is not None:
+            self.captures.end(app.key)
         outlet, app.outlet = app.outlet, None
         if outlet is not None:
             if refused := outlet.policy.counts()[1]:
@@ -446,7 +447,7 @@ class Apps:
             self._say(app, f"session {number}: {length} bytes were not replaced: {words.reason(problem)}")
 
     def _capture(self, app: Running, per_second: int) -> None:
-        if self._captures is None:
+        if self.captures is None:
             return
         loop = asyncio.get_running_loop()
 
@@ -454,19 +455,19 @@ class Apps:
             loop.call_later(GIVE_CAPTURED, self._give_captured, app)
 
         try:
-            self._captures.begin(app.key, app.homes, per_second, pending)
+            self.captures.begin(app.key, app.homes, per_second, pending)
         except RuntimeError as problem:  # DataPlaneError: its table is full
             self._say(app, f"no packets are captured: {problem}")
 
     def _give_captured(self, app: Running) -> None:
         """Give the proxy the packets that wait for it; later, if its process has no room."""
         process = app.process
-        if self._captures is None or process is None or not app.begun:
+        if self.captures is None or process is None or not app.begun:
             return
         if not process.free:
             asyncio.get_running_loop().call_later(GIVE_CAPTURED, self._give_captured, app)
             return
-        rows, left_out = self._captures.take(app.key)
+        rows, left_out = self.captures.take(app.key)
         if (rows or left_out) and not process.send("packets", rows, left_out):
             self._count("app-packets-lost")
 

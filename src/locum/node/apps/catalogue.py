@@ -114,6 +114,11 @@ class Catalogue:
         found = self._kinds.get(kind)
         return found is not None and bool(getattr(found.app, "takes_uploads", False))
 
+    def tells(self, kind: str) -> bool:
+        """True if a proxy of this kind can tell a correspondent a text (`App.tell`)."""
+        found = self._kinds.get(kind)
+        return found is not None and hasattr(found.app, "tell")
+
     def choice(self, order: AppOrder) -> Callable[[Flow], bool]:
         """True for the sessions that a proxy of this order attends: none, if its settings cannot be read."""
         kind = self._kinds.get(order.kind)

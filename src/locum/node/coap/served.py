@@ -10,6 +10,7 @@ SERVED: Mapping[str, tuple[str, ...]] = {
     "1170": ("foreign_agent",),
     "1172": ("home_agent",),
     "1204": ("home_agent",),
+    "1206": ("mnps",),
     "1208": ("home_agent",),
     "1212": ("location",),
     "618": ("mobile_node", "mnps"),

@@ -53,6 +53,7 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
             stored=table.size("device_bytes", memory + disk),
         ),
         registration=registration if mode == "register" else None,
+        home_agent=home_agent,
         translated=table.addresses("translate", ()),
         emission=emission_filters(table.tables("emission")),
         services=tuple(service for item in table.tables("service") for service in _services(item)),

@@ -68,6 +68,7 @@ class StandInConfiguration:
     address_v6: IPv6Address | None = None
     translated: tuple[Addr, ...] = ()  # home addresses that become the stand-in's own address here (R12)
     emission: tuple[Filter, ...] = ()  # what programs of this host may send from home addresses (R20)
+    home_agent: IPv4Address | None = None  # of devices that it does not register for
     # Protocol and port of programs here that may answer for an absent device.
     services: tuple[tuple[int, int], ...] = ()
     location_server: Addr | None = None  # is asked where a device is (1135)

@@ -1,5 +1,7 @@
 """632: a stand-in's answers, and their events. It must not know the reasons."""
 
+from collections.abc import Callable, Mapping
+
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.actions import Answer, Emit
 from locum.roles.mnps.handover import TakenOver
@@ -11,6 +13,8 @@ class Replies:
 
     def __init__(self, access_node: Addr) -> None:
         self._access_node = access_node
+        self.events: Callable[[TakenOver], Mapping[str, object]] = lambda _taken: {}
+        """Events that are stored for the device, as application state."""
 
     def answer(
         self,
@@ -33,7 +37,11 @@ class Replies:
     def measured(self, exchange: int, taken: TakenOver, sessions: tuple[SessionStatus, ...]) -> Answer:
         """Answer a reclaim, with the states and results of the proxies (1079)."""
         value = Answer632(
-            Status.OK, taken.identifier, self._access_node, sessions, application=taken.application
+            Status.OK,
+            taken.identifier,
+            self._access_node,
+            sessions,
+            application={**taken.application, **self.events(taken)},
         )
         return Answer(exchange, encode_632(value))
 

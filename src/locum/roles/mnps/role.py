@@ -48,6 +48,7 @@ from locum.roles.mnps.keeping import Keeping
 from locum.roles.mnps.leading import Leading
 from locum.roles.mnps.listening import Listening
 from locum.roles.mnps.ordering import Ordering
+from locum.roles.mnps.paging.event_tables import EventTables
 from locum.roles.mnps.parts import WaitingParts
 from locum.roles.mnps.quotas import Quotas
 from locum.roles.mnps.registration import StandInRegistration
@@ -119,7 +120,10 @@ class StandIn:
             self._listening,
             configuration.quota.held_seconds,
         )
+        self.event_tables = EventTables(configuration, self._holdings, self.registration, randomness)
+        self._replies.events = self.event_tables.application
         self._parts = WaitingParts(
+            self.event_tables,  # first: it listens to events that concern others as well
             *(() if self.registration is None else (self.registration,)),
             self._quotas,
             self._switching,
@@ -138,7 +142,12 @@ class StandIn:
         self._holdings.ended = self._ended
 
     def _ended(self, taken: TakenOver) -> list[Action]:
-        return [*self._listening.end(taken), *self._attending.end(taken), *self._leading.ended(taken)]
+        return [
+            *self._listening.end(taken),
+            *self._attending.end(taken),
+            *self._leading.ended(taken),
+            *self.event_tables.ended(taken),
+        ]
 
     @property
     def _colocated(self) -> bool:
@@ -312,7 +321,8 @@ class StandIn:
         ):
             return [self._replies.wrong(exchange, taken)]
         answer = self._replies.answer(exchange, Status.OK, taken.identifier)
-        return [*self._giving_up.end(taken, now), answer, self._replies.sent("done", taken, None)]
+        given = self.event_tables.given(taken)
+        return [*given, *self._giving_up.end(taken, now), answer, self._replies.sent("done", taken, None)]
 
     def _cancel(self, taken: TakenOver, exchange: int, now: float) -> list[Action]:
         match taken.state:

@@ -27,6 +27,7 @@ from locum.roles.mobile_node.orders import OwnOrders
 from locum.roles.mobile_node.own_location import OwnLocation
 from locum.roles.mobile_node.own_rules import OwnRules
 from locum.roles.mobile_node.page_calls import PageCalls
+from locum.roles.mobile_node.paging.received_events import ReceivedEvents
 from locum.roles.mobile_node.partial_handovers import NotPossible, PartialHandovers
 from locum.roles.mobile_node.release_after_return import Returning
 from locum.roles.mobile_node.selection import Selection
@@ -67,9 +68,15 @@ class SleepingNode:
         self.awake_orders = AwakeOrders(
             self.orders, self.partial_handovers, mobile, self.stand_ins, lambda: isinstance(self.state, Up)
         )
-        self._location = OwnLocation(mobile)
+        self._location, self.events = OwnLocation(mobile), ReceivedEvents()
         self._parts = Parts(
-            self._location, self.awake_orders, self.rules, self.orders, self._returning, self.abandoning
+            self._location,
+            self.events,
+            self.awake_orders,
+            self.rules,
+            self.orders,
+            self._returning,
+            self.abandoning,
         )
 
     # Commands ----------------------------------------------------------------------------------------------------
@@ -427,8 +434,9 @@ class SleepingNode:
 
     def _returned(self, application: Mapping[str, object], stand_in: Addr, now: float) -> list[Action]:
         """States of proxies are there. Datagrams for programs wait until their answers find a way."""
-        self._arrivals = datagrams(application, self._home_address)
-        return self.orders.returned(application, stand_in, now=now)
+        self._arrivals = datagrams(application, self._home_address) or self._arrivals
+        events = self.events.returned(application, stand_in, self._home_address)
+        return [*self.orders.returned(application, stand_in, now=now), *events]
 
     def _restore(self, handover: Handover, now: float) -> list[Action]:
         match handover.stage:

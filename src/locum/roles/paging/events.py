@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from locum.roles.paging.matching import matches
+from locum.wire import cbor
 from locum.wire.control.paging.cause import ApplicationEvent
 from locum.wire.control.paging.entry import MAX_ENTRIES, MINUTES, ActionKind, Entry, EntryAction
 from locum.wire.control.paging.event_table import EventTable1206, Operation
@@ -15,6 +16,14 @@ from locum.wire.control.paging.status import ItemStatus, PagingStatus, StatusAns
 
 PAGING = (ActionKind.PAGE, ActionKind.PAGE_DIRECT)
 """Actions that limits hold back; the others are never late."""
+MAX_BRIEF = 1024
+"""Bytes of an event that waits, as CBOR; a longer one waits without its detail."""
+
+
+def brief(event: ApplicationEvent) -> ApplicationEvent:
+    """The event as it is kept: many may wait, for many devices."""
+    long = len(cbor.encode(event.to_cbor())) > MAX_BRIEF
+    return ApplicationEvent(event.app, event.kind) if long else event
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,20 @@ class Firing:
     events: tuple[ApplicationEvent, ...]
     count: int = 1
     late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """State of an entry that outlasts a run: events of a combination, and a page that a limit holds back."""
+
+    matched: tuple[tuple[int, float, ApplicationEvent], ...] = ()  # place of the pattern, steady seconds
+    paged_at: float | None = None
+    waiting: tuple[ApplicationEvent, ...] = ()
+    count: int = 0
+    due: float | None = None
+
+
+NO_PROGRESS = Progress()
 
 
 @dataclass(slots=True)
@@ -55,6 +78,8 @@ class EventTable:
         self._rules: tuple[AgentRule, ...] = ()
         self._sent = -1
         self._answer = StatusAnswer(PagingStatus.OK)
+        self.touched: set[int] = set()
+        """Entries whose progress has changed since the reader has emptied this; also those that are gone."""
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -65,6 +90,55 @@ class EventTable:
     def rules(self) -> tuple[AgentRule, ...]:
         """Rules for the second paging information that came with the table (1208)."""
         return self._rules
+
+    @property
+    def sent(self) -> int:
+        """Time of the last change, by its sender: milliseconds since 1970; -1 before the first."""
+        return self._sent
+
+    @property
+    def offset(self) -> int:
+        """Minutes that the device's clock is ahead of UTC."""
+        return self._offset
+
+    @property
+    def information(self) -> Mapping[str, object]:
+        """Names and scalars that the device left."""
+        return self._information
+
+    def names_app(self, app: str) -> bool:
+        """True if a pattern is about this app by its very name."""
+        return any(pattern.app == app for kept in self._kept.values() for pattern in kept.entry.patterns)
+
+    def progress(self, number: int) -> Progress:
+        """The progress of an entry, or of one that is not there."""
+        kept = self._kept.get(number)
+        if kept is None:
+            return NO_PROGRESS
+        matched = tuple((place, at, event) for place, (at, event) in sorted(kept.matched.items()))
+        return Progress(matched, kept.paged_at, kept.waiting, kept.count, kept.due)
+
+    def recall(self, number: int, progress: Progress) -> None:
+        """Continue an entry where an earlier run was; ignored if it is not there."""
+        kept = self._kept.get(number)
+        if kept is not None:
+            places = range(len(kept.entry.patterns))
+            kept.matched = {place: (at, event) for place, at, event in progress.matched if place in places}
+            kept.paged_at, kept.waiting = progress.paged_at, progress.waiting
+            kept.count, kept.due = progress.count, progress.due
+
+    def awake(self) -> None:
+        """The device is back: no page waits for it, and combinations begin anew."""
+        for number, kept in self._kept.items():
+            if kept.matched or kept.due is not None:
+                kept.matched, kept.waiting, kept.due, kept.count = {}, (), None, 0
+                self.touched.add(number)
+
+    def look_again(self, now: float) -> None:
+        """The wall clock was set: quiet hours may have ended."""
+        for kept in self._kept.values():
+            if kept.due is not None:
+                kept.due = now
 
     def content(self, home_addresses: tuple[Address, ...]) -> EventTable1206:
         """The whole table as a message that makes it again."""
@@ -96,12 +170,12 @@ class EventTable:
                 unknown = tuple(
                     ItemStatus(number, PagingStatus.UNKNOWN)
                     for number in change.removed
-                    if self._kept.pop(number, None) is None
+                    if number not in self._kept
                 )
+                self._keep(set(self._kept) - set(change.removed))
                 return StatusAnswer(PagingStatus.OK, items=unknown)
             case Operation.REPLACE:
-                named = {entry.identifier for entry in change.entries}
-                self._kept = {number: kept for number, kept in self._kept.items() if number in named}
+                self._keep({entry.identifier for entry in change.entries})
         whole = change.operation is Operation.REPLACE
         if whole or change.information:
             self._information = dict(change.information)
@@ -110,6 +184,11 @@ class EventTable:
         if whole or change.offset:
             self._offset = change.offset
         return StatusAnswer(PagingStatus.OK, items=tuple(self._put(change.entries)))
+
+    def _keep(self, numbers: set[int]) -> None:
+        """Remove all other entries."""
+        self.touched |= self._kept.keys() - numbers
+        self._kept = {number: kept for number, kept in self._kept.items() if number in numbers}
 
     def _put(self, entries: tuple[Entry, ...]) -> list[ItemStatus]:
         """Entries that have no room. One that is the same as before keeps its limits, and a page that waits."""
@@ -121,7 +200,13 @@ class EventTable:
             elif held is None or held.entry != entry:
                 paged_at = None if held is None else held.paged_at
                 self._kept[entry.identifier] = _Kept(entry, paged_at=paged_at)
+                if held is not None:
+                    self.touched.add(entry.identifier)
         return refused
+
+    def answered(self, answer: StatusAnswer) -> None:
+        """The last change was answered so; it is answered alike once more."""
+        self._answer = answer
 
     # Events ------------------------------------------------------------------------------------------------------
 
@@ -147,8 +232,10 @@ class EventTable:
             return ()
         if entry.within is None:
             return (event,)
+        short = brief(event)
+        self.touched.add(entry.identifier)
         for place in places:
-            kept.matched[place] = (now, event)
+            kept.matched[place] = (now, short)
         recent = {
             place: (at, found) for place, (at, found) in kept.matched.items() if now - at <= entry.within
         }
@@ -157,7 +244,7 @@ class EventTable:
             return ()
         kept.matched = {}
         ordered = sorted(recent.items(), key=lambda item: (item[1][0], item[0]))
-        others = [found for _place, (_at, found) in ordered if found is not event]
+        others = [found for place, (_at, found) in ordered if place not in places]
         return (*others, event)
 
     def _fire(
@@ -169,7 +256,9 @@ class EventTable:
         kept.count += 1
         wait = self._wait(kept, now, minute) if paging else 0.0
         if wait and entry.limits.later:
-            kept.waiting, kept.due = events, now + wait
+            if kept.due is None:
+                self.touched.add(entry.identifier)
+            kept.waiting, kept.due = tuple(map(brief, events)), now + wait
         elif not wait:
             at_once = entry.actions
         if not at_once:
@@ -202,6 +291,8 @@ class EventTable:
     def _paged(self, kept: _Kept, now: float) -> int:
         """Count a page; return the number of events that it is for."""
         count, kept.count = kept.count, 0
+        if kept.entry.limits.interval or kept.due is not None:
+            self.touched.add(kept.entry.identifier)
         kept.paged_at, kept.waiting, kept.due = now, (), None
         return count
 

@@ -51,6 +51,7 @@ from locum.roles.mobile_node.wake.states import (
 )
 from locum.roles.mobile_node.wake.step_results import step_result
 from locum.roles.mobile_node.wake.still_away import StillAway
+from locum.roles.paging.stored_events import EVENTS
 from locum.roles.registrant.attachment import Outcome, RegistrationAccepted, RegistrationTarget
 from locum.roles.registrant.registrant import RegistrationClient
 from locum.wire.control import (
@@ -306,9 +307,11 @@ class Waking:
         return [*actions, *self._measured(now)]
 
     def _told_by_apps(self, answer: Answer632, now: float) -> list[Action]:
-        """Results of the proxies, told once in a wake (1079)."""
-        if self._programs.spoken is not None or not answer.application:
+        """Results of the proxies, told once in a wake (1079), and events that were stored, also later ones."""
+        if not answer.application:
             return []
+        if self._programs.spoken is not None:
+            return self.returned({EVENTS: answer.application.get(EVENTS, [])}, now)
         home_address = self._mobile.configuration.home_address
         told: list[Action] = [
             Emit("app-result", "632", home_address, None, {"app": name, "result": plain(result)})

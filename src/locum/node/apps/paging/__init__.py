@@ -1,0 +1,1 @@
+"""Work for event tables: packets as events, and texts through the sessions of proxies."""

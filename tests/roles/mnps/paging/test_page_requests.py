@@ -1,0 +1,191 @@
+"""Pages that a stand-in asks for: repeated until an outcome, joined, and never lost (P4, P5)."""
+
+import pytest
+
+from locum.roles import actions as a
+from locum.roles.mnps.paging.page_requests import (
+    AGAIN_FIRST,
+    AGAIN_MAX,
+    ANSWER_TIMEOUT,
+    SETTLING,
+    DirectPage,
+)
+from locum.wire.control.paging.entry import ActionKind, EntryAction
+from locum.wire.control.paging.outcome import Outcome, PageAnswer, encode_page_answer
+from locum.wire.control.paging.page_request import Order
+from tests.roles.mnps.paging.table_bench import DIRECT, HA, HOA, PAGE, Bench, entry, table
+
+
+def fired(*entries: object, bench: Bench | None = None) -> Bench:
+    """The device sleeps, and the home agent is silent when the event comes."""
+    bench = bench or Bench()
+    bench.outcome = lambda _page: None
+    bench.changed(table(5, *(entries or (entry(),))))  # type: ignore[arg-type]
+    bench.sleep()
+    bench.happened(size=7)
+    return bench
+
+
+def waits(bench: Bench) -> bool:
+    return bench.role.event_tables.pages.get(HOA) is not None
+
+
+def test_silent_home_agent_is_asked_again_and_again() -> None:
+    bench = fired()
+    bench.advance(3 * 3600)
+    assert len({page.page for page in bench.pages}) == 1 and waits(bench)
+    assert 30 < len(bench.pages) < 60 and bench.counts["page-unanswered"] >= len(bench.pages) - 1
+    bench.outcome = lambda _page: Outcome.REACHED
+    bench.advance(400)
+    assert bench.outcomes() == ["reached"] and not waits(bench)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome.NO_ANSWER,
+        Outcome.REFUSED,
+        Outcome.UNKNOWN,
+        Outcome.BUSY,
+        Outcome.NOT_AUTHORISED,
+        Outcome.MALFORMED,
+    ],
+)
+def test_other_outcomes_are_told_and_the_page_is_repeated(outcome: Outcome) -> None:
+    bench = fired()
+    bench.outcome = lambda _page: outcome
+    bench.advance(ANSWER_TIMEOUT + 3)
+    word = outcome.name.lower().replace("_", "-")
+    assert bench.outcomes() == [word] and bench.counts[f"page-{word}"] == 1 and waits(bench)
+    bench.advance(AGAIN_FIRST)
+    assert bench.outcomes() == [word, word]
+    bench.restart()
+    bench.advance(24 * 3600)
+    times = len(bench.pages)
+    assert 24 < times < 40, "at most once an hour in the end"
+    bench.outcome = lambda _page: Outcome.REACHED
+    bench.advance(AGAIN_MAX + 1)
+    assert bench.outcomes()[-1] == "reached" and not waits(bench)
+
+
+def test_device_that_comes_back_ends_the_page() -> None:
+    bench = fired()
+    bench.wake()
+    assert bench.outcomes() == ["back"] and not waits(bench)
+    asked = len(bench.pages)
+    bench.advance(3600)
+    assert len(bench.pages) == asked
+    assert not [key for _, key in bench.rows if key.endswith("page")]
+
+
+def test_removed_entry_ends_the_page() -> None:
+    bench = fired()
+    bench.changed(table(9))
+    assert bench.outcomes() == ["withdrawn"] and not waits(bench)
+
+
+def test_answer_to_a_page_that_is_over_is_ignored() -> None:
+    bench = fired()
+    number = 1 + max(bench.role.event_tables.pages._by_request)
+    body = encode_page_answer(PageAnswer(bench.pages[0].page, Outcome.REACHED))
+    bench.tell(a.Answered(number, body))
+    assert waits(bench)
+    bench.wake()
+    bench.tell(a.Answered(number - 1, body))
+    assert bench.outcomes() == ["back"]
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", encode_page_answer(PageAnswer(b"another1", Outcome.REACHED))])
+def test_malformed_answer_counts_as_none(body: bytes) -> None:
+    bench = fired()
+    (number,) = bench.role.event_tables.pages._by_request
+    bench.tell(a.Answered(number, body))
+    assert waits(bench) and any(name.startswith("page-answer-") for name in bench.counts)
+    bench.outcome = lambda _page: Outcome.REACHED
+    bench.advance(5)
+    assert bench.outcomes() == ["reached"]
+
+
+def test_events_of_other_entries_join_the_page() -> None:
+    bench = fired(entry(1), entry(2, kind="message"))
+    bench.happened("message")
+    bench.happened()
+    assert len(bench.pages) == 1 and bench.counts["page-joined"] == 2
+    page = bench.role.event_tables.pages.get(HOA)
+    assert page is not None and page.events == 3
+    bench.restart()
+    page = bench.role.event_tables.pages.get(HOA)
+    assert page is not None and page.events >= 2
+
+
+def test_event_after_an_outcome_waits_until_the_device_had_time() -> None:
+    bench = fired()
+    bench.outcome = lambda _page: Outcome.REACHED
+    bench.advance(ANSWER_TIMEOUT + 5)
+    assert bench.outcomes() == ["reached"]
+    asked = len(bench.pages)
+    for _ in range(50):
+        bench.happened()
+    assert len(bench.pages) == asked and waits(bench)
+    bench.advance(SETTLING + 1)
+    assert len(bench.pages) == asked + 1 and not waits(bench)
+
+
+def test_order_of_the_entry_goes_to_the_home_agent() -> None:
+    bench = fired(entry(1, EntryAction(ActionKind.PAGE, Order.WITH)))
+    assert bench.pages[0].order is Order.WITH
+
+
+def test_page_goes_to_the_home_agent_of_the_device() -> None:
+    bench = fired()
+    (asked,) = [event for event in bench.events if event.kind == "page-asked"]
+    assert asked.message == "1172" and asked.detail["to"] == str(HA) and asked.detail["events"] == 1
+
+
+def test_direct_page_without_a_sender_goes_to_the_home_agent() -> None:
+    bench = fired(entry(1, DIRECT))
+    assert len(bench.pages) == 1
+    (asked,) = [event for event in bench.events if event.kind == "page-asked"]
+    assert str(asked.detail["direct"]).startswith("by the home agent: ")
+
+
+def direct(result: list[a.Action] | str) -> tuple[Bench, list[DirectPage]]:
+    """An entry that pages in both ways, and a sender of direct pages."""
+    bench, sent = Bench(), []
+
+    def send(page: DirectPage, _now: float) -> list[a.Action] | str:
+        sent.append(page)
+        return result
+
+    bench.role.event_tables.pages.direct = send
+    return fired(entry(1, PAGE, DIRECT), bench=bench), sent
+
+
+def test_direct_page_comes_first_and_alone() -> None:
+    bench, sent = direct([])
+    assert len(sent) == 1 and not bench.pages and sent[0].home_addresses[0] == HOA
+    ended = bench.role.event_tables.pages.ended(sent[0].identifier, Outcome.REACHED, now=bench.now)
+    bench._perform(ended)
+    assert bench.outcomes() == ["reached"] and not waits(bench)
+
+
+def test_direct_page_that_fails_goes_to_the_home_agent() -> None:
+    bench, sent = direct([])
+    pages = bench.role.event_tables.pages
+    bench._perform(pages.ended(sent[0].identifier, Outcome.NO_ANSWER, now=bench.now))
+    bench.advance(AGAIN_FIRST + 1)
+    assert len(sent) == 1 and len(bench.pages) == 1
+    bench, sent = direct([])
+    bench.advance(ANSWER_TIMEOUT + 1)  # nobody has told an outcome
+    assert len(sent) == 1 and len(bench.pages) == 1
+
+
+def test_agent_that_goes_on_ends_the_page() -> None:
+    bench, sent = direct([])
+    pages = bench.role.event_tables.pages
+    bench._perform(
+        pages.ended(sent[0].identifier, Outcome.REACHED, "mail comes later", now=bench.now, over=True)
+    )
+    assert bench.outcomes() == ["goes-on"] and not waits(bench)
+    bench._perform(pages.ended(sent[0].identifier, Outcome.REACHED, now=bench.now))
+    assert bench.counts["page-answer-unexpected"] == 1
