@@ -108,6 +108,7 @@ from locum.roles.location.role import LocationServer
 from locum.roles.mnps.configuration import StandInConfiguration, StandInRegistrationConfiguration, StoodInFor
 from locum.roles.mnps.role import StandIn
 from locum.roles.mobile_node.handover import Handover, OwnStandIn, Stage
+from locum.roles.mobile_node.paging.configuration import PagingConfiguration
 from locum.roles.mobile_node.role import SleepingNode
 from locum.roles.mobile_node.selection import EVERYTHING, Selection
 from locum.roles.mobile_node.states import Down, Up
@@ -303,6 +304,7 @@ class World:
         self.refuse_inject: set[Flow] = set()
         self.listening = listening
         self.apps: tuple[AppOrder, ...] = ()  # of the device, from its next start on
+        self.paging = PagingConfiguration()  # the same
         self.spoken: dict[int, bytes] = {}  # by proxies, in the session of this number
         self.surplus: dict[int, int] = {}
         self.agreed: list[Tighten] = []
@@ -401,6 +403,7 @@ class World:
                 RegistrationClient(device(), agents, self.random),
                 (OwnStandIn("mnps", STAND_IN, registers),),
                 self.random,
+                self.paging,
             ),
         )
         self.mnps = Host("mnps", lambda: StandIn(stand_in, self.random, lambda _, __: None))

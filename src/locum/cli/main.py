@@ -1,7 +1,7 @@
 """The `locum` command: objects and verbs, like `ip`. Each object is a module of its own, imported when it is asked for.
 
 Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 no node answers, 4 wrong configuration, 5 missing privilege,
-6 done, but some sessions stayed or were lost, or files are missing.
+6 done, but some sessions stayed or were lost, a wish is not in force, or files are missing.
 """
 
 import os
@@ -47,6 +47,7 @@ _COMMANDS = {
     "trigger": "locum.cli.trigger:trigger",
     "tunnel": "locum.cli.binding:tunnel",
     "wake": "locum.cli.session:wake",
+    "wake-on": "locum.cli.paging.wake_on:wake_on",
 }
 
 
@@ -82,7 +83,7 @@ def cli(ctx: click.Context, node: str | None, socket: Path | None, json: bool) -
     """Locum keeps a device's place on the network while the device sleeps.
 
     Exit codes: 0 done, 1 it failed, 2 wrong usage, 3 no node answers, 4 wrong configuration, 5 missing privilege,
-    6 done, but some sessions stayed or were lost, or files are missing.
+    6 done, but some sessions stayed or were lost, a wish is not in force, or files are missing.
     """
     if node is not None:
         socket = RUN_DIR / f"{node}.sock"

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from locum.cli import fates
+from locum.cli.paging import wake_on
 from locum.cli.target import Target, json_option, list_command
 from locum.node.exits import Exit
 
@@ -73,21 +74,26 @@ class Seconds(click.ParamType[float]):
 @click.command()
 @click.option("--for", "seconds", type=Seconds(), metavar="SECONDS", help="Wake again after so long.")
 @click.option("--to", metavar="MNPS", help="The stand-in, by name or address. Default: the first.")
+@click.option(
+    "--until", metavar="FORM", help="Be woken by this too, in this sleep alone: a form of `locum wake-on`."
+)
 @click.option("--dry-run", is_flag=True, help="Show the result for each session; change nothing.")
 @json_option
 @click.pass_obj
-def sleep(target: Target, seconds: float | None, to: str | None, dry_run: bool) -> None:
+def sleep(target: Target, seconds: float | None, to: str | None, until: str | None, dry_run: bool) -> None:
     """Hand the live sessions to the stand-in. Returns when it has them; on failure nothing has changed.
 
-    Exit code 6: done, but some sessions stayed.
+    Exit code 6: done, but some sessions stayed, or a wish to be woken is not in force.
     """
+    wish = None if until is None else wake_on.until(until)
     if dry_run:
         rows = target.ask("sleep dry-run", timeout=_PATIENCE, **_given(to=to))
         target.output.table(rows, _WOULD)
         if rows and not target.output.json:
             click.echo(fates.forecast(rows))
         return
-    _done(target, target.ask("sleep", timeout=_PATIENCE, **_given(**{"for": seconds, "to": to})), "asleep")
+    asked = _given(**{"for": seconds, "to": to, "until": wish})
+    _done(target, target.ask("sleep", timeout=_PATIENCE, **asked), "asleep")
 
 
 def _done(target: Target, result: Mapping[str, Any], word: str) -> None:
@@ -96,9 +102,9 @@ def _done(target: Target, result: Mapping[str, Any], word: str) -> None:
     if report is None or target.output.json:
         target.output.done(result, word)
     else:
-        for line in (fates.summary(word, report), *fates.details(report)):
+        for line in (fates.summary(word, report), *fates.details(report), *wake_on.watched(result)):
             click.echo(line)
-    if report is not None and fates.amiss(report):
+    if (report is not None and fates.amiss(report)) or wake_on.amiss(result):
         sys.exit(Exit.PARTIAL)
 
 

@@ -184,6 +184,7 @@ def location_server(settings: Settings) -> "LocationServer":
 def mobile_node(settings: Settings) -> "SleepingNode":
     """The mobile node of [mobile_node], with its sleep; it asks for no more than the kernel here can do."""
     from locum.node.boot import boot_id
+    from locum.node.clock import utc_offset
     from locum.roles.mobile_node.role import SleepingNode
     from locum.roles.registrant.registrant import RegistrationClient
 
@@ -193,4 +194,10 @@ def mobile_node(settings: Settings) -> "SleepingNode":
         own.configuration, boot=boot_id(), listening=possible(own.configuration.listening)
     )
     mobile = RegistrationClient(configuration, by_address(own.foreign_agents), SystemRandom())
-    return SleepingNode(mobile, own.stand_ins, SystemRandom())
+    control = settings.control
+    peers = frozenset(association.peer for association in (control.associations if control else ()))
+    paging = replace(own.paging, peers=peers | ({control.address} if control else set()))
+    role = SleepingNode(mobile, own.stand_ins, SystemRandom(), paging)
+    if own.paging.offset is None:
+        role.paging.offset = utc_offset()
+    return role

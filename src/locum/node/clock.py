@@ -39,6 +39,11 @@ def boot_milliseconds() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
+def utc_offset() -> int:
+    """Whole minutes that this host's local time is ahead of UTC now."""
+    return time.localtime().tm_gmtoff // 60
+
+
 class BootTimeLoop(asyncio.SelectorEventLoop):
     """An event loop whose timers count suspended time. It has to be woken after a suspension: see `WallClockWatch`."""
 

@@ -51,6 +51,8 @@ class HostTable(StrEnum):
     DEVICE_ORDER = "mobile_node.order"
     # Events that stand-ins have stored for this device.
     DEVICE_EVENT = "mobile_node.event"
+    # Wishes of this device to be woken, and the nodes that it has told something of them.
+    DEVICE_WISH = "mobile_node.wish"
     # This stand-in's own registration: its care-of address and its last identification.
     STAND_IN_REGISTRATION = "mnps.registration"
     # Handovers whose sockets this kernel has.

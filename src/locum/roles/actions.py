@@ -98,7 +98,7 @@ class Probe:
 # The tables of roles in the store; each role has its own of each name.
 Table: TypeAlias = Literal[
     "binding", "stand_in", "rule", "visitor", "context", "lost", "triggered", "registration", "handover",
-    "profile", "pool", "key", "order", "entry", "left", "event",
+    "profile", "pool", "key", "order", "entry", "left", "event", "wish",
 ]  # fmt: skip
 TABLES: tuple[Table, ...] = get_args(Table)
 

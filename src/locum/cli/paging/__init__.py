@@ -1,1 +1,1 @@
-"""Commands about paging: `locum page`, `locum location`."""
+"""Commands about paging: `locum page`, `locum location`, `locum wake-on`."""

@@ -8,6 +8,7 @@ from locum.node.config.exclusions import exclusions
 from locum.node.config.keep_alive import keep_alive_rules
 from locum.node.config.listening import listening
 from locum.node.config.location import sip_uris
+from locum.node.config.paging.own_paging import own_paging
 from locum.node.config.parts import (
     LONGEST_LIFETIME,
     agent_key,
@@ -70,6 +71,7 @@ def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         stand_ins=stand_ins,
         exclusions=exclusions(table),
         keep_alive=keep_alive_rules(table),
+        paging=own_paging(table),
         accept_seconds=table.seconds("accept_seconds", 60.0, least=1.0, most=3600.0),
     )
     table.close()

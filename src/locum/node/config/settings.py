@@ -19,6 +19,7 @@ from locum.roles.home_agent.configuration import HomeAgentConfiguration, Profile
 from locum.roles.location.configuration import LocationConfiguration
 from locum.roles.mnps.configuration import StandInConfiguration, StoodInFor
 from locum.roles.mobile_node.handover import OwnStandIn
+from locum.roles.mobile_node.paging.configuration import NO_PAGING, PagingConfiguration
 from locum.roles.registrant.configuration import MobileNodeConfiguration
 from locum.security.association import Association
 from locum.sessions.datagrams.keep_alive import KeepAliveRule
@@ -154,6 +155,7 @@ class MobileNodeSettings:
     exclusions: Exclusions = THE_DEFAULT  # programs that are never frozen
     keep_alive: tuple[KeepAliveRule, ...] = ()  # UDP flows whose last datagram the stand-in repeats
     accept_seconds: float = 60.0  # that a connection of a proxy waits for its program
+    paging: PagingConfiguration = NO_PAGING  # what shall wake it, besides wishes
 
 
 _DATAGRAMS = DatagramBounds()

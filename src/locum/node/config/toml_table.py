@@ -60,6 +60,11 @@ class Table:
         self._content = content
         self._asked: set[str] = set()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All keys, in the order of the file: of a table whose keys are free."""
+        return tuple(self._content)
+
     def __contains__(self, key: str) -> bool:
         return key in self._content
 

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from locum.node.control.server import RequestFailed
 from locum.node.control.session_texts import fate_row, report_row
+from locum.node.control.wish_rows import at_offset, wish_row
 from locum.node.events import flow_text
 from locum.node.performer import Sequential
 from locum.roles.actions import Action
 from locum.roles.mobile_node.departing import told
 from locum.roles.mobile_node.handover import AwaySession, Handover, Stage
+from locum.roles.mobile_node.paging.own_paging import WishRefused
+from locum.roles.mobile_node.paging.wishes import Wish
 from locum.roles.mobile_node.partial_handovers import NotPossible
 from locum.roles.mobile_node.role import SleepingNode
 from locum.roles.mobile_node.selection import Selection
@@ -164,7 +167,7 @@ class SleepControl:
         still = {handover.identifier for handover in role.partial_handovers.handovers}
         return [row for identifier, rows in before.items() if identifier not in still for row in rows]
 
-    async def sleep(self, seconds: Any, to: str | None = None) -> Row:
+    async def sleep(self, seconds: Any, to: str | None = None, until: Wish | None = None) -> Row:
         """Returns when the stand-in has everything; on failure everything is as before. Raises RequestFailed."""
         if seconds is not None and (
             not isinstance(seconds, int | float)
@@ -176,7 +179,8 @@ class SleepControl:
         if isinstance(role.state, Down):
             return self._asleep()
         if not isinstance(role.state, SendingBack | GoingDown):
-            self._command(lambda now: role.sleep(now=now, wake_after=seconds, to=to))
+            at_offset(role)
+            self._command(lambda now: role.sleep(now=now, wake_after=seconds, to=to, until=until))
         await self._settled(lambda: isinstance(role.state, Up | Down), "falling asleep", cancel=True)
         ended: SleepState = role.state
         if isinstance(ended, Up):
@@ -190,7 +194,13 @@ class SleepControl:
                 SessionFate(session.flow, Fate.WENT, None, session.pids, session.programs)
                 for session in state.handover.sessions
             )
-        return self.state() | {"report": report_row(report)}
+        wishes = [wish_row(self._role, standing) for standing in self._role.paging.standings()]
+        untold = [
+            f"{telling.peer}: {telling.text or 'no answer'}"
+            for telling in self._role.paging.tellings
+            if not telling.taken
+        ]
+        return self.state() | {"report": report_row(report), "wishes": wishes, "paging_problems": untold}
 
     async def would_sleep(self, to: str | None = None) -> list[Row]:
         """Result of a sleep for each session, without changes or messages. Raises RequestFailed."""
@@ -265,7 +275,7 @@ class SleepControl:
     def _command(self, command: Callable[[float], list[Action]]) -> None:
         try:
             self._node.driver.command(self._slot.name, lambda _, now: command(now))
-        except NotPossible as problem:
+        except (NotPossible, WishRefused) as problem:
             raise RequestFailed(str(problem)) from None
 
     async def _settled(self, done: Callable[[], bool], doing: str, *, cancel: bool) -> None:

@@ -40,6 +40,7 @@ class Departure:
     orders: frozenset[str] = frozenset()
     stays: Callable[[Flow], str | None] = lambda _flow: None
     order: str = ""
+    brief: bool = False  # its registration has to be very short: only then its page rules are in force (P14)
 
     def without(self, order: str) -> "Departure":
         """A copy without the order of that name and its state."""

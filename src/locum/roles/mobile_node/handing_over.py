@@ -166,7 +166,8 @@ class FallingAsleep:
     @property
     def _gives_way(self) -> bool:
         """True if the device's own registration must get very short; `given`: it stays unchanged."""
-        return not self._departure.given and self._mobile.gives_way(self._departure.switch)
+        departure = self._departure
+        return not departure.given and (departure.brief or self._mobile.gives_way(departure.switch))
 
     @property
     def orders(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ asked for meanwhile wait their turn. Sessions given together come back together.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness
 from locum.roles.action_values.forwarding import FlowVerdict
@@ -392,3 +392,14 @@ class PartialHandovers:
             return machine.closing.tell()
         told = [] if handover.order else [Emit("taking-back", None, self._home_address)]
         return [*told, *machine.start(now=now)]
+
+
+def stand_in_named(stand_ins: Sequence[OwnStandIn], name: str | None) -> OwnStandIn:
+    """By its name or address; the first without. Raises NotPossible."""
+    if not stand_ins:
+        raise NotPossible("this mobile node has no stand-in; set mnps in [mobile_node]")
+    for stand_in in stand_ins:
+        if name is None or name in (stand_in.name, str(stand_in.address)):
+            return stand_in
+    names = ", ".join(stand_in.name for stand_in in stand_ins)
+    raise NotPossible(f"{name} is none of this mobile node's stand-ins: {names}")

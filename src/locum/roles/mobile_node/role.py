@@ -22,13 +22,17 @@ from locum.roles.mobile_node.departing import Choice, Departure, choose
 from locum.roles.mobile_node.handing_over import FallingAsleep
 from locum.roles.mobile_node.handing_over_states import NotSlept, Slept
 from locum.roles.mobile_node.handover import Handover, OwnStandIn, Stage, StandInDialogue
+from locum.roles.mobile_node.lost_handovers import lost, outlived
 from locum.roles.mobile_node.notices import notified
 from locum.roles.mobile_node.orders import OwnOrders
 from locum.roles.mobile_node.own_location import OwnLocation
 from locum.roles.mobile_node.own_rules import OwnRules
 from locum.roles.mobile_node.page_calls import PageCalls
+from locum.roles.mobile_node.paging.configuration import NO_PAGING, PagingConfiguration
+from locum.roles.mobile_node.paging.own_paging import OwnPaging
 from locum.roles.mobile_node.paging.received_events import ReceivedEvents
-from locum.roles.mobile_node.partial_handovers import NotPossible, PartialHandovers
+from locum.roles.mobile_node.paging.wishes import Wish
+from locum.roles.mobile_node.partial_handovers import NotPossible, PartialHandovers, stand_in_named
 from locum.roles.mobile_node.release_after_return import Returning
 from locum.roles.mobile_node.selection import Selection
 from locum.roles.mobile_node.states import TABLE as SLEEP
@@ -49,7 +53,11 @@ class SleepingNode:
     """A mobile node with its stand-ins, the one for sleep first (without any it only registers)."""
 
     def __init__(
-        self, mobile: RegistrationClient, stand_ins: Sequence[OwnStandIn], randomness: Randomness
+        self,
+        mobile: RegistrationClient,
+        stand_ins: Sequence[OwnStandIn],
+        randomness: Randomness,
+        paging: PagingConfiguration = NO_PAGING,
     ) -> None:
         self.mobile = mobile
         self.stand_ins = tuple(stand_ins)
@@ -69,7 +77,9 @@ class SleepingNode:
             self.orders, self.partial_handovers, mobile, self.stand_ins, lambda: isinstance(self.state, Up)
         )
         self._location, self.events = OwnLocation(mobile), ReceivedEvents()
+        self.paging = OwnPaging(mobile, self.stand_ins, self.orders.unfinished, paging)
         self._parts = Parts(
+            self.paging,
             self._location,
             self.events,
             self.awake_orders,
@@ -88,8 +98,9 @@ class SleepingNode:
         wake_after: float | None = None,
         configuration: Mapping[str, object] | None = None,
         to: str | None = None,
+        until: Wish | None = None,
     ) -> list[Action]:
-        """Hand over all sessions here; after `wake_after` seconds asleep, wake. Raises NotPossible."""
+        """Hand over all sessions here; wake after `wake_after` seconds asleep, or `until`. Raises NotPossible or WishRefused."""
         stand_in = self.stand_in(to)
         match self.state:
             case Up():
@@ -100,8 +111,10 @@ class SleepingNode:
                         f"sessions are still coming from {other}, whose programs have to read first; "
                         "sleep there, or give them up with `locum wake --abandon`"
                     )
+                told = self.paging.leaving(stand_in.address, now=now, until=until)
                 self._enter("sleep", SendingBack(stand_in, wake_after, configuration or {}))
-                started = [Emit("falling-asleep", None, self._home_address), *self.orders.ask_again(now=now)]
+                asleep = Emit("falling-asleep", None, self._home_address)
+                started = [asleep, *told, *self.orders.ask_again(now=now)]
                 return [*started, *self._advance(self.partial_handovers.send_back(now=now), now)]
             case ComingUp(machine=waking):
                 return self._advance(waking.call_off(now=now), now)
@@ -123,17 +136,12 @@ class SleepingNode:
             elsewhere=self.partial_handovers.flows(),
             others=self.partial_handovers.at(stand_in.address),
             configuration=configuration,
+            brief=self.paging.has_rules,
         )
 
     def stand_in(self, name: str | None = None) -> OwnStandIn:
         """By its name or address; the first without. Raises NotPossible."""
-        if not self.stand_ins:
-            raise NotPossible("this mobile node has no stand-in; set mnps in [mobile_node]")
-        for stand_in in self.stand_ins:
-            if name is None or name in (stand_in.name, str(stand_in.address)):
-                return stand_in
-        names = ", ".join(stand_in.name for stand_in in self.stand_ins)
-        raise NotPossible(f"{name} is none of this mobile node's stand-ins: {names}")
+        return stand_in_named(self.stand_ins, name)
 
     def give(self, selection: Selection, *, now: float, to: str | None = None) -> list[Action]:
         """Hand some sessions over, with all of their programs, and stay awake (R19). Raises NotPossible."""
@@ -252,7 +260,7 @@ class SleepingNode:
                 actions += [Count("second-sleep"), *self._lost(handover, SECOND_SLEEP, thaw)]
                 continue
             slept = slept or not handover.given
-            if self._outlived(handover):
+            if outlived(handover, self.mobile.configuration.boot):
                 actions += self._restarted(handover, now)
             else:
                 actions += (
@@ -324,6 +332,7 @@ class SleepingNode:
             outcomes, self.mobile.outcomes = self.mobile.outcomes, []
             for outcome in outcomes:
                 self._location.outcome(outcome)
+                self.paging.outcome(outcome)
                 actions = actions + self.partial_handovers.outcome(outcome, now=now)
                 actions = actions + self._returning.outcome(outcome, self.mobile.configuration.home_addresses)
                 for machine in self._machine:
@@ -348,7 +357,7 @@ class SleepingNode:
                 return self.partial_handovers.retake(now=now)
             case Up():
                 return self.awake_orders.step(now)
-            case SendingBack() if self.partial_handovers.settled:
+            case SendingBack() if self.partial_handovers.settled and self.paging.may_go:
                 return self._fall_asleep(self.state, now)
             case GoingDown(machine, wake_after, turn_back) if machine.result is not None:
                 told = self._ordered(machine, now)
@@ -360,6 +369,7 @@ class SleepingNode:
     def _enter(self, event: SleepEvent, state: SleepState) -> None:
         self.state = SLEEP.change(self.state, event, state)
         self._location.entered(state)
+        self.paging.entered(state)
 
     def _fall_asleep(self, asked: SendingBack, now: float) -> list[Action]:
         departure = self._departure(asked.stand_in, asked.configuration or self.orders.configuration())
@@ -463,11 +473,6 @@ class SleepingNode:
         uncertain = handover.stage is Stage.LEAVING
         return [*handover.still(), *self._wake(handover, uncertain=uncertain, now=now)]
 
-    def _outlived(self, handover: Handover) -> bool:
-        """True if its sockets and programs ended with an earlier boot of this host."""
-        over = handover.stage in (Stage.PREPARING, Stage.RETURNED)
-        return not over and not handover.order and handover.boot != self.mobile.configuration.boot
-
     def _restarted(self, handover: Handover, now: float) -> list[Action]:
         """The sockets are gone: no process is touched, and the stand-in resets its copies."""
         if not handover.given:
@@ -478,19 +483,9 @@ class SleepingNode:
 
     def _lost(self, handover: Handover, reason: str, also: list[Action]) -> list[Action]:
         """Report all sessions as lost, and have the stand-in reset its copies; `also` comes before that request."""
-        # Those that were back have ended as well.
-        lost = replace(handover.at(Stage.ABANDONED), returned=(), processes=(), loose=False)
         self.untold = self.woken
-        for session in lost.sessions:
-            self.woken.tell(session.flow, Fate.LOST, reason, session.processes, session.programs)
-        detail: dict[str, JSON] = {"sessions": len(lost.sessions), "reason": reason}
-        return [
-            lost.persist(),
-            Emit("sessions-lost", None, self._home_address, None, detail),
-            *(Emit("session-lost", None, flow.local, flow, {"reason": reason}) for flow in lost.flows),
-            *also,
-            *self.abandoning.begin(lost),
-        ]
+        ended, actions = lost(handover, reason, self.woken, self._home_address)
+        return [*actions, *also, *self.abandoning.begin(ended)]
 
     def _dialogue(self, handover: Handover) -> StandInDialogue:
         address = handover.stand_in or self.stand_in().address

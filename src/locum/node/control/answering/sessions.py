@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, cast
 
 from locum.node.control.server import RequestFailed
+from locum.node.control.wish_rows import wish_of
 from locum.node.events import flow_of_text, flow_text
 from locum.node.performer import Sequential
 from locum.roles.mobile_node.selection import Selection
@@ -33,7 +34,8 @@ def sleeper(node: "NodeView") -> "SleepControl":
 
 async def sleep(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
     """Returns when the stand-in has everything. Raises RequestFailed."""
-    return await sleeper(node).sleep(arguments.get("for"), _name(arguments.get("to")))
+    until = None if arguments.get("until") is None else wish_of(arguments["until"])
+    return await sleeper(node).sleep(arguments.get("for"), _name(arguments.get("to")), until)
 
 
 async def would_sleep(node: "NodeView", arguments: Mapping[str, Any]) -> list[Row]:
