@@ -174,6 +174,68 @@ static __noinline int tell_headers(struct __sk_buff *skb, struct work *w)
 	return 0;
 }
 
+/* Packets that one rule of a filter took since its last report. An account that is forgotten makes one report too many. */
+struct asked {
+	__u64 time; /* of the last report, in nanoseconds since boot */
+	__u64 left_out;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct locum_rule_key);
+	__type(value, struct asked);
+} asked SEC(".maps");
+
+/* The first bytes of a packet whose rule asks for a page to the daemon, at most once a second for each rule. */
+static __noinline int tell_asking(struct __sk_buff *skb, struct work *w)
+{
+	struct locum_rule_key key = {w->packet.destination, TO_VISITOR, w->asks, 0};
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
+	struct asked fresh = {}, *before;
+	struct held_share *share;
+	__u64 rest; /* behind the first byte, as in `hold` */
+
+	if (!s)
+		return 0;
+	fresh.time = bpf_ktime_get_ns();
+	before = bpf_map_lookup_elem(&asked, &key);
+	if (before && fresh.time - before->time < SECOND) {
+		__sync_fetch_and_add(&before->left_out, 1);
+		return 0;
+	}
+	rest = (__u64)w->packet.length - 1;
+	if (rest >= LOCUM_LOGGED_BYTES)
+		rest = LOCUM_LOGGED_BYTES - 1;
+	asm volatile("" : "+r"(rest));
+	share = share_of(&key.home_address, RECORD + rest);
+	if (!share || rest >= LOCUM_LOGGED_BYTES || bpf_skb_load_bytes(skb, w->packet.offset, s->bytes, rest + 1))
+		return 0;
+	flow_of(w, OF_DESTINATION, &s->header.flow);
+	s->header.time = fresh.time;
+	s->header.length = rest + 1;
+	s->header.gso_size = before ? before->left_out : 0;
+	s->header.ifindex = w->packet.length;
+	s->header.reason = HELD_CLASSIFIED;
+	s->header.rule = w->asks;
+	if (bpf_ringbuf_output(&held, s, sizeof(s->header) + rest + 1, 0))
+		return 0;
+	charge(share, RECORD + rest);
+	bpf_map_update_elem(&asked, &key, &fresh, BPF_ANY);
+	return 0;
+}
+
+/* A filter's decision about a packet to a visitor, and the report if its rule asks for a page. */
+static __noinline int filtered_to_visitor(struct __sk_buff *skb, struct work *w)
+{
+	int reason = filtered(skb, w, TO_VISITOR);
+
+	if (w->asks)
+		tell_asking(skb, w);
+	return reason;
+}
+
 static __always_inline int guard(struct __sk_buff *skb, struct work *w)
 {
 	__u8 protocol = w->packet.protocol;
@@ -279,7 +341,7 @@ static __always_inline bool on_a_link(const struct locum_acceptance *a)
 /* On the access link, if the visitor's filter lets it. UNDECIDED when whom it is for is on this very host (R17). */
 static __always_inline int to_visitor(struct __sk_buff *skb, struct work *w, const struct locum_acceptance *a)
 {
-	int reason = w->uses & LOCUM_FILTERED(TO_VISITOR) ? filtered(skb, w, TO_VISITOR) : 0;
+	int reason = w->uses & LOCUM_FILTERED(TO_VISITOR) ? filtered_to_visitor(skb, w) : 0;
 
 	if (reason)
 		return dropped(skb, reason);

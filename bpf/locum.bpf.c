@@ -347,7 +347,7 @@ static __noinline int unfiltered(struct __sk_buff *skb, struct work *w)
 
 	if (!skb->ingress_ifindex || !word_of(bpf_map_lookup_elem(&access_links, &link)))
 		return 0;
-	return filtered(skb, w, TO_VISITOR);
+	return filtered_to_visitor(skb, w);
 }
 
 /* Into no tunnel, as an address of it is of one link, but a router may send it on. */

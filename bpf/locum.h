@@ -94,7 +94,16 @@ struct locum_rule {
 	__u16 reserved;
 };
 
-enum locum_rule_verdict { RULE_FORWARD = 0, RULE_DROP = 1, RULE_ALLOW = 2, RULE_PAGE = 3 };
+/* The last two are of filters: a page is asked for, and the packet goes on, or it does not. */
+enum locum_rule_verdict {
+	RULE_FORWARD = 0,
+	RULE_DROP = 1,
+	RULE_ALLOW = 2,
+	RULE_PAGE = 3,
+	RULE_ALLOW_PAGE = 4,
+	RULE_DROP_PAGE = 5,
+};
+
 
 /* All rules of a home address are one value, so that a packet meets the old ones or the new ones. Two sizes: most have few. */
 #define LOCUM_FEW 8
@@ -415,12 +424,13 @@ struct locum_held {
 	__u32 gso_size;
 	__u32 ifindex;
 	__u16 reason;
-	__u16 rule; /* HELD_PAGE: the flow rule that takes the packet; else 0 */
+	__u16 rule; /* HELD_PAGE and HELD_CLASSIFIED: the rule that takes the packet; else 0 */
 };
 
 /* HELD_PATH: no packet, but a tunnel: its ends are `flow`, the MTU of its path `gso_size`, its overhead `ifindex`.
  * HELD_PIECES: a tunnel packet that leaves in fragments of `gso_size` bytes.
  * HELD_HEADERS: the first bytes of a packet of `ifindex` bytes, before which `gso_size` were left out in all.
+ * HELD_CLASSIFIED: the first bytes of a packet of `ifindex` bytes, after `gso_size` that the same rule took without a report.
  * HELD_LARGE: no packet, but the addresses of one that is large in its tunnel: its source is `local`, the other `peer`.
  */
 enum locum_held_reason {
@@ -433,6 +443,7 @@ enum locum_held_reason {
 	HELD_LARGE = 6,
 	HELD_HEADERS = 7,
 	HELD_PAGE = 8,
+	HELD_CLASSIFIED = 9,
 };
 
 /* The result for a packet, for the comparison with the model: skb->cb[0], and cb[1] has the drop reason. */

@@ -116,14 +116,20 @@ static __always_inline bool outside(const struct locum_range *r, const struct lo
 
 #define OUTSIDE(RANGE, VALUE) ((VALUE) < (RANGE)[0] || (VALUE) > (RANGE)[1])
 
+static __always_inline bool drops(const struct locum_rule *r)
+{
+	return r->verdict == RULE_DROP || r->verdict == RULE_DROP_PAGE;
+}
+
 /* Whether the destination of a rule is that of the packet. Of a source-routed one, all destinations have to be allowed. */
 static __always_inline bool goes_to(const struct locum_rule *r, const struct subject *s)
 {
 	bool at_last = !outside(&r->destination, &s->destination);
+	bool allows = r->verdict == RULE_ALLOW || r->verdict == RULE_ALLOW_PAGE;
 
-	if (r->verdict == RULE_DROP && s->detours)
+	if (drops(r) && s->detours)
 		return true;
-	if (!s->route || r->verdict == RULE_FORWARD || r->verdict == RULE_PAGE || at_last != (r->verdict == RULE_ALLOW))
+	if (!s->route || r->verdict == RULE_FORWARD || r->verdict == RULE_PAGE || at_last != allows)
 		return at_last;
 	return !outside(&r->destination, &s->by_way);
 }
@@ -136,7 +142,7 @@ __noinline __u32 matches(const struct locum_rule *r, const struct subject *s)
 
 	if (!r || !s || (r->verdict == RULE_PAGE && s->released))
 		return 0;
-	unsure = r->parts & (r->verdict == RULE_DROP ? s->unknown | s->unread : s->unknown);
+	unsure = r->parts & (drops(r) ? s->unknown | s->unread : s->unknown);
 	parts = r->parts & ~unsure;
 	if (r->family != s->family || (parts & (PORTS | LOCUM_SPI) & ~s->known))
 		return 0;
@@ -295,7 +301,9 @@ __noinline int filtered(struct __sk_buff *skb, struct work *w, __u32 place)
 	if (search.found == UNSURE)
 		return w->refused = unsure_because(search.subject);
 	count_rule(&key.home_address, place, identifier, w->packet.length);
-	return verdict == RULE_DROP ? FILTERED_TO_VISITOR + place - TO_VISITOR : REASON_NONE;
+	if (verdict >= RULE_ALLOW_PAGE && !search.subject->released)
+		w->asks = identifier;
+	return verdict == RULE_DROP || verdict == RULE_DROP_PAGE ? FILTERED_TO_VISITOR + place - TO_VISITOR : REASON_NONE;
 }
 
 #endif

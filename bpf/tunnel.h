@@ -56,6 +56,7 @@ struct work {
 	__u8 keyed;
 	__u16 strip; /* bytes of outer headers */
 	__u16 rule;  /* that takes the packet; 0: none does */
+	__u16 asks;  /* the rule of a filter that takes the packet and asks for a page; 0: none does */
 	struct transport transport;
 	struct locum_flow_key about; /* `local` is where the packet goes to */
 	__u8 follows;

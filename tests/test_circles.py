@@ -83,7 +83,7 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "location": ("action_values",),
         "mobile_ipv4": ("action_values",),
         "registrant": ("action_values", "mobile_ipv4"),
-        "foreign_agent": ("action_values", "location", "mobile_ipv4"),
+        "foreign_agent": ("action_values", "location", "mobile_ipv4", "paging"),
         "paging": ("action_values",),
         "home_agent": ("action_values", "location", "mobile_ipv4", "paging"),
         "mobile_node": ("action_values", "location", "mobile_ipv4", "paging", "registrant"),

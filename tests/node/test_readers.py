@@ -9,12 +9,13 @@ from time import monotonic_ns
 from typing import Any
 
 from locum.node.plane.readers import PlaneReaders
-from locum.roles.action_values.paging import PageTriggered
+from locum.roles.action_values.paging import PageAsked, PageTriggered
 from locum.wire.control import Flow
 
 MILLISECOND = 1_000_000
 HOME, PEER = ip_address("10.1.0.9"), ip_address("203.0.113.7")
 PAGE = PageTriggered(HOME, 7, Flow(6, HOME, 22, PEER, 4000), b"\x45", 60)
+ASKED = PageAsked(PAGE.home_address, 2, PAGE.flow, 60)
 
 
 class Held:
@@ -44,6 +45,9 @@ class Held:
 
     def read_pages(self) -> list[PageTriggered]:
         return [PAGE] if self.serves == 1 else []
+
+    def read_asked(self) -> list[PageAsked]:
+        return [ASKED] if self.serves == 1 else []
 
 
 class Plane:
@@ -83,7 +87,16 @@ async def test_released_packets_go_out_in_later_turns() -> None:
     """One turn in each round of the event loop, until nothing is due; other work of the loop runs in between."""
     plane, readers, openings = await opened()
     pages: list[PageTriggered] = []
-    readers.page = pages.append
+    asked: list[PageAsked] = []
+
+    def page(role: str, event: PageTriggered | PageAsked) -> None:
+        assert (role == "home_agent") is isinstance(event, PageTriggered)
+        if isinstance(event, PageTriggered):
+            pages.append(event)
+        else:
+            asked.append(event)
+
+    readers.page = page
     plane.held.due = 5
     plane.held.tell_pending()
     plane.held.tell_pending()  # told twice, done once
@@ -92,7 +105,7 @@ async def test_released_packets_go_out_in_later_turns() -> None:
         await rounds(1)
         seen.append(plane.held.serves)
     assert seen[-1] == 5 and all(b - a <= 1 for a, b in pairwise(seen))
-    assert openings == [b"opening"] and pages == [PAGE]
+    assert openings == [b"opening"] and (pages, asked) == ([PAGE], [ASKED])
     readers.close()
     plane.held.tell_pending()
     await rounds(3)

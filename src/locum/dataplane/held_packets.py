@@ -26,7 +26,7 @@ from locum.dataplane.turn import Turn
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import WAITING, RuleVerdict
 from locum.roles.action_values.forwarding import FlowVerdict, Stage, Verdict
-from locum.roles.action_values.paging import PageTriggered
+from locum.roles.action_values.paging import PageAsked, PageTriggered
 from locum.wire.control import Flow
 
 # Rounds in which the queue may fill again while it is emptied.
@@ -71,6 +71,7 @@ class HeldPackets:
         self._fresh: list[HeldPacket] = []
         self._openings: list[bytes] = []
         self._openings_dropped = 0
+        self._asked: list[PageAsked] = []
         self._forgotten = 0
         self._refused = 0
         self._not_injected = 0
@@ -123,6 +124,8 @@ class HeldPackets:
             self._pieces.send(packet.data, packet.gso_size)
         elif packet.reason is HeldReason.PAGE:
             self._take_paged(packet)
+        elif packet.reason is HeldReason.CLASSIFIED:
+            self._take_asking(packet)
         elif packet.time <= self._forgetting.get(packet.home_address, -1):
             self._forgotten += 1
         elif (take := self._diverted.get(packet.flow)) is not None:
@@ -137,6 +140,12 @@ class HeldPackets:
             self._openings.append(packet.data)
         else:
             self._openings_dropped += 1
+
+    def _take_asking(self, packet: HeldPacket) -> None:
+        """A report; its rule reports again within a second if there is no room now."""
+        if len(self._asked) < MAX_OPENINGS:
+            home, rule, flow = packet.home_address, packet.rule, packet.flow
+            self._asked.append(PageAsked(home, rule, flow, packet.ifindex, packet.gso_size))
 
     def _take_paged(self, packet: HeldPacket) -> None:
         verdict = self._verdict(packet.home_address, packet.rule)
@@ -199,6 +208,12 @@ class HeldPackets:
         self._consume()
         first, self.paged.first = self.paged.first, []
         return first
+
+    def read_asked(self) -> list[PageAsked]:
+        """Reports of packets since the last call whose filter rules ask for pages."""
+        self._consume()
+        asked, self._asked = self._asked, []
+        return asked
 
     def read(self) -> list[HeldPacket]:
         """Move packets from the kernel's ring into the queue, as many as a turn allows; returns the new ones that wait."""

@@ -63,6 +63,7 @@ class Limits:
             "told_large": 4096,
             "held": self.ring_bytes,
             "held_shares": self.held_addresses,
+            "asked": 1024,
             "scratches": possible_cpus(),
         }
 

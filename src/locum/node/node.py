@@ -190,7 +190,7 @@ class Node:
             self.plane.tell_ended_rules(teller(self.events))
         serve_visitors(self.plane, self.settings.foreign_agent)
         self._plane_readers = PlaneReaders(self.plane, self.events, self._opening)
-        self._plane_readers.page = partial(self.driver.feed, "home_agent")
+        self._plane_readers.page = self.driver.feed
         if self.settings.ends_tunnels:
             self._closers.callback(self._plane_readers.reassembled(probes=node.path_mtu_probes).close)
         self._plane_readers.open()

@@ -23,6 +23,7 @@ from locum.roles.action_values.paging import (
     CallByCommand,
     CommandEnded,
     EndCommand,
+    PageAsked,
     PageTriggered,
     SendMagicPacket,
 )
@@ -320,6 +321,7 @@ Event: TypeAlias = (
     | ForwardingRefused
     | PageTriggered
     | CommandEnded
+    | PageAsked
     | SessionEvent
     | AcceptingEvent
     | HandedEvent

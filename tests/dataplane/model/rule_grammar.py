@@ -7,6 +7,7 @@ from random import Random
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import (
     MAX_RULES,
+    PLAIN_VERDICTS,
     Candidate,
     Filter,
     FilterPlace,
@@ -96,9 +97,9 @@ class RuleGrammar:
 
     def filter(self, home: Addr, place: FilterPlace) -> Filter:
         r = self.random
-        verdicts = list(FilterVerdict)
+        verdicts = list(FilterVerdict if place is FilterPlace.TO_VISITOR else PLAIN_VERDICTS)
         identifiers = r.sample(range(1, 0x10000), self._number())
         rules = tuple(
             FilterRule(identifier, self.selector(), r.choice(verdicts)) for identifier in identifiers
         )
-        return Filter(home, place, rules if r.random() < 0.9 else (), r.choice(verdicts))
+        return Filter(home, place, rules if r.random() < 0.9 else (), r.choice(PLAIN_VERDICTS))

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -101,6 +102,7 @@ class Comparison:
         self.runs = {d: ProgramRun(plane._object.program(f"locum_{d}")) for d in ("ingress", "egress")}
         self.seen: Counter[str] = Counter()
         self.fragments: Counter[Reason] = Counter()
+        self.reported: dict[tuple[Addr, int], float] = {}
 
     def world(self, grammar: Grammar) -> None:
         """Compare the two over all packets of one state."""
@@ -224,6 +226,7 @@ class Comparison:
         turned = hook == "egress" and wanted.outcome is Outcome.LOCAL
         turned |= wanted.reason is Reason.SUSPENDED
         assert retval == (RETURNS[Outcome.DELIVERED] if turned else RETURNS[wanted.outcome]), told
+        self.asked(model, told)
         if wanted.outcome is Outcome.HELD:
             self.held(wanted, told)
         elif wanted.outcome is not Outcome.DROPPED:
@@ -251,6 +254,16 @@ class Comparison:
                 if frame[:6] == NEXT_HOP and not piece:  # the daemon sends pieces
                     found.append(frame[12:])
         return found
+
+    def asked(self, model: Model, told: str) -> None:
+        """A rule of a filter that asks for a page is reported, unless it was in the last second."""
+        now = time.monotonic()
+        got = [(event.home_address, event.rule) for event in self.plane.held.read_asked()]
+        assert got in ([], model.asks[:1]) and len(model.asks) <= 1, told
+        for asked in model.asks:
+            assert got or now - self.reported.get(asked, -1.0) < 1.5, told
+        self.reported |= dict.fromkeys(got, now)
+        self.seen["asked for a page"] += len(got)
 
     def held(self, wanted: Result, told: str) -> None:
         assert wanted.held is not None
@@ -324,6 +337,7 @@ def test_program_and_model_agree(place: tuple[Namespace, Path]) -> None:
     assert seen["copies"] > 2000, seen
     for kind in ("egress DROPPED SUSPENDED", "ingress DROPPED SPOOFED_SOURCE", "egress DROPPED UNCLAIMED"):
         assert seen[kind] > 70, seen
+    assert seen["asked for a page"] >= 8, seen
     assert seen["openings"] >= 5 and seen["pages"] > 30 and seen["silent"] > 10, seen
     assert seen["at an end"] > 150 and seen["by the route"] > 30 and seen["in pieces"] >= 20, seen
     assert seen["out of minimal"] > 60 and seen["into minimal"] > 100, seen

@@ -4,6 +4,7 @@ stand-in before policing, and no packets to the device itself."""
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,64 @@ def test_classifier_is_enforced_at_the_stand_ins_access_node(tmp_path: Path, pla
     once = list(range(NUMBER))
     assert arrived["mn"] == {BOTH: [], PAGED: 2 * once, SENT_ON: []}, "awake, before and after"
     assert arrived["mnps"] == {BOTH: [], PAGED: [], SENT_ON: once}
+
+
+WAKING, QUIET = 7_021, 7_022
+"""UDP ports: the classifier pages the device for the first, and forwards both to the stand-in."""
+PAGING: Table = {
+    "home_address": str(HOME_ADDRESS4),
+    "paging": [{"id": 5, "action": "page", "protocol": "udp", "destination_port": WAKING}],
+}
+PAGED_PLAN = Plan(
+    short_lifetime=3,
+    associations=(Pair("ha", "an1"), Pair("ha", "an3")),
+    tables={
+        "ha": {"home_agent": {"page_seconds": 60.0}},  # a slow machine is no silent device
+        "an3": {"foreign_agent": {"profile": [PAGING]}},
+    },
+)
+
+
+def test_the_classifier_has_the_sleeping_device_paged(tmp_path: Path) -> None:
+    with Lab("classifier-pages", tmp_path, PAGED_PLAN) as lab:
+        lab.wait_registered("an1")
+        lab.command("mn", "sleep")
+        wait_until("the device to sleep", lambda: state(lab) == "asleep", 20.0)
+        stream_to(lab, QUIET)
+        lab.pause(0.5)
+        assert state(lab) == "asleep" and pages(lab) == []
+        stream_to(lab, WAKING)
+        wait_until("the device to wake", lambda: state(lab) == "awake", 60.0)
+        wait_until("the outcome", lambda: ended(lab) != [], 60.0)
+        [page] = pages(lab)
+        assert (page["cause"], page["state"]) == ("event", "reached")
+        assert ended(lab) == [("reached", 5)]
+        lab.finish()
+        arrived = {port: stream.order(lab.captures.files["mnps"], port) for port in (WAKING, QUIET)}
+    assert arrived[QUIET] == list(range(NUMBER)), "the stand-in has what the classifier let through"
+    assert arrived[WAKING][:1] == [0], "and the packet that woke the device"
+
+
+def state(lab: Lab) -> str:
+    found: str = lab.ask("mn", "status")["mobile_node"]["state"]
+    return found
+
+
+def pages(lab: Lab) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(lab.command("ha", "-j", "page", "list"))
+    return found
+
+
+def ended(lab: Lab) -> list[tuple[str, int]]:
+    """Outcomes of the pages that the classifier asked for, and their rules."""
+    events = [event for event in lab.timeline.of("an3") if event.kind == "classifier-page-ended"]
+    return [(event.detail["outcome"], event.detail["rule"]) for event in events]
+
+
+def stream_to(lab: Lab, port: int) -> None:
+    arguments = (str(HOME_ADDRESS4), str(port), "100", "0.25")
+    command = [sys.executable, "-m", "locum.lab.programs.stream", *arguments]
+    lab.processes.start("cn", f"paging-{port}", command).wait(10.0)
 
 
 def sent(lab: Lab, node: str) -> dict[int, int]:

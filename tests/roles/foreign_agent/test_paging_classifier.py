@@ -1,6 +1,8 @@
 """The paging classifier (P16): it decides before the policing at the access node of a stand-in, and nowhere else."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address
 from typing import Any
 
 from locum.dataplane.layout.rules import PORTS
@@ -8,6 +10,8 @@ from locum.dataplane.model.frames import Transport
 from locum.dataplane.model.matching import Subject, first_match
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import Filter, FilterPlace, FilterRule, FilterVerdict, InstallFilter
+from locum.roles.action_values.paging import PageAsked
+from locum.roles.actions import Ask, Count
 from locum.roles.foreign_agent.configuration import StaticVisitor
 from locum.roles.foreign_agent.contexts.book import ContextBook
 from locum.roles.foreign_agent.contexts.context import preconfigured
@@ -15,12 +19,15 @@ from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.foreign_agent.visitor_policy import VisitorPolicy
 from locum.roles.profile import Policing, Profile
 from locum.roles.profile_requests import ProfileFetched
+from locum.wire.control.paging.page_request import decode_1172
+from locum.wire.flow import Flow
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
 from tests.roles.foreign_agent.contexts.test_transfer import at
 from tests.roles.moving_world import MovingWorld
 from tests.roles.world import AN1, AN3, HA, HOA, HOA6, STAND_IN
 
 ALLOW, DROP = FilterVerdict.ALLOW, FilterVerdict.DROP
+PAGE, PAGE_AND_DROP = FilterVerdict.PAGE, FilterVerdict.PAGE_AND_DROP
 UDP = (17, 17)
 Filters = Mapping[tuple[Addr, FilterPlace], Filter]
 
@@ -122,6 +129,25 @@ def test_classifier_is_enforced_at_the_stand_in_access_node_only() -> None:
         "it came along, and is not for a device"
     )
     assert decision(world.an3.forwarding.filters, 7004) == (3, DROP), "what still comes to the stand-in"
+
+
+def test_page_verdicts_ask_by_the_numbers_of_the_classifier() -> None:
+    paging = Policing((*udp(7, 7001, ALLOW), *udp(8, 7003, PAGE), *udp(9, 7004, PAGE_AND_DROP)), ALLOW)
+    filters = policed(replace(PROFILE, paging=paging))
+    assert decision(filters, 7003) == (2, PAGE) and decision(filters, 7004, HOA6) == (3, PAGE_AND_DROP)
+    asking: Mapping[Addr, Mapping[str, Any]] = {
+        AN3: {"contexts": {HOA: preconfigured(replace(PROFILE, paging=paging))}}
+    }
+    world = at(MovingWorld(agents=asking))
+    flow = Flow(17, HOA, 7003, IPv4Address("198.51.100.7"), 4000)
+    for number, rule in ((2, 8), (3, 9)):
+        fresh = at(MovingWorld(agents=asking))
+        ask, _ = fresh.an3.role.happened(PageAsked(HOA, number, flow, 60), now=fresh.now)
+        assert isinstance(ask, Ask) and ask.peer == HA
+        assert decode_1172(ask.body).event.kind == f"rule-{rule}-udp"
+    for number in (4, 1000):  # of the policing, and of no rule
+        late = world.an3.role.happened(PageAsked(HOA, number, flow, 60), now=world.now)
+        assert late == [Count("classifier-page-late")]
 
 
 def test_changed_profile_changes_the_classifier() -> None:

@@ -63,6 +63,10 @@ BLOCKS: list[tuple[str, BlockContent]] = [
         PolicyBlock(RULES),
     ),
     ("a1 00 a2 00 80 01 f4", PagingBlock(RuleList((), False))),
+    (
+        "a2 00 a2 00 81 84 01 01 49 00c80000 1388 176f 11 f4 01 f5 01 81 01",
+        PagingBlock(RULES, (1,)),
+    ),
     ("a1 00 81 44 e9fc0001", MulticastBlock((GROUP,))),
     (
         "a4 00 190100 01 50 000102030405060708090a0b0c0d0e0f 02 68 686d61632d6d6435 03 65 6e6f6e6365",
@@ -84,6 +88,13 @@ def test_block_vectors(vector: str, content: BlockContent) -> None:
     data = bytes.fromhex(vector)
     assert encode_block(content) == data
     assert decode_block(kind_of(content), data) == content
+
+
+@pytest.mark.parametrize("asking", ["81 02", "82 01 01", "81 00", "81 f5", "01", "80"])
+def test_rules_that_ask_for_a_page_are_those_of_the_classifier(asking: str) -> None:
+    whole = encode_block(PagingBlock(RULES, (1,)))
+    with pytest.raises(WireError):
+        decode_block(BlockKind.PAGING, whole[:-2] + bytes.fromhex(asking))
 
 
 REQUEST = ContextRequest622(HOME, 1000, (1, 5), {1: 7}, Onward.MOVED)
@@ -126,12 +137,21 @@ selectors = st.builds(Ipv4Selector, source_port=st.none() | ranges, protocol=st.
 )
 entries = st.builds(RuleEntry, st.integers(1, 0xFFFF), selectors, st.booleans())
 rule_lists = st.builds(RuleList, st.lists(entries, max_size=4).map(tuple), st.booleans())
+
+
+def classifiers(rules: RuleList) -> st.SearchStrategy[PagingBlock]:
+    """Classifiers with these rules, some of which ask for a page."""
+    numbers = sorted({rule.identifier for rule in rules.rules})
+    asking = st.lists(st.sampled_from(numbers), unique=True) if numbers else st.just([])
+    return st.builds(PagingBlock, st.just(rules), asking.map(tuple))
+
+
 groups = st.builds(IPv4Address, st.integers(0xE0000000, 0xEFFFFFFF)) | st.builds(
     IPv6Address, st.integers(0xFF << 120, (1 << 128) - 1)
 )
 contents = st.one_of(
     st.builds(PolicyBlock, rule_lists, rule_lists),
-    st.builds(PagingBlock, rule_lists),
+    rule_lists.flatmap(classifiers),
     st.builds(MulticastBlock, st.lists(groups, max_size=5).map(tuple)),
     st.builds(
         SecurityBlock,

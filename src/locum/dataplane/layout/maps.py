@@ -176,6 +176,7 @@ class HeldReason(IntEnum):
     LARGE = 6  # no packet: inner addresses of one that is large in its tunnel
     HEADERS = 7  # first bytes of a packet to a guarded home address that nothing takes
     PAGE = 8  # a flow rule pages the device
+    CLASSIFIED = 9  # first bytes of a packet whose rule of a filter asks for a page
 
 
 @dataclass(frozen=True, slots=True)

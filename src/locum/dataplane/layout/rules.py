@@ -83,7 +83,12 @@ _FILTER_PLACES = {number: place for place, number in PLACES.items()}
 # The programs hold a packet by either of the last two; the daemon pages for the one, and not for the other.
 _RULE_VERDICTS = {RuleVerdict.FORWARD: 0, RuleVerdict.DROP: 1, RuleVerdict.PAGE: 3, RuleVerdict.HOLD: 3}
 _HOLDS = 1  # the first weight of a rule that holds without a page, for whoever reads it back
-_FILTER_VERDICTS = {FilterVerdict.DROP: 1, FilterVerdict.ALLOW: 2}
+_FILTER_VERDICTS = {
+    FilterVerdict.DROP: 1,
+    FilterVerdict.ALLOW: 2,
+    FilterVerdict.PAGE: 4,
+    FilterVerdict.PAGE_AND_DROP: 5,
+}
 _RULE_VERDICT_OF = {0: RuleVerdict.FORWARD, 1: RuleVerdict.DROP, 3: RuleVerdict.PAGE}
 _FILTER_VERDICT_OF = {number: verdict for verdict, number in _FILTER_VERDICTS.items()}
 

@@ -47,6 +47,7 @@ class Model:
         self.acceptance = Acceptance(tables, self.results)
         self.local_end = LocalEnd(tables, self.results)
         self.met = tables.met
+        self.asks = tables.asks
         self.reasons = tables.reasons
         self.binding_count = tables.binding_count
         self.acceptance_count = tables.acceptance_count
@@ -60,6 +61,7 @@ class Model:
     def ingress(self, frame: bytes, ifindex: int, mark: int = 0) -> Result:
         """A frame that arrived on an interface."""
         self.tables.met.clear()
+        self.tables.asks.clear()
         self.copies.clear()
         receivers = self._receivers(frame, ifindex)
         work = self._read(frame, ifindex, mark) if receivers is not Receivers.OTHERS else None
@@ -100,6 +102,7 @@ class Model:
     def egress(self, frame: bytes, ifindex: int, ingress_ifindex: int = 0, mark: int = 0) -> Result:
         """A frame that is about to leave by an interface."""
         self.tables.met.clear()
+        self.tables.asks.clear()
         self.copies.clear()
         return self._egress(frame, ifindex, ingress_ifindex, mark)
 

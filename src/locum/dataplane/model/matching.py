@@ -24,7 +24,7 @@ from locum.roles.action_values.flows import (
 from locum.wire.traffic_selector import Ipv4Selector, Range
 
 NOTHING = Part(0)
-DROPS = (RuleVerdict.DROP, FilterVerdict.DROP)
+DROPS = (RuleVerdict.DROP, FilterVerdict.DROP, FilterVerdict.PAGE_AND_DROP)
 TO_THE_LAST = (RuleVerdict.FORWARD, *WAITING)  # about the final destination of a source-routed packet
 
 _SELECTS = TypeVar("_SELECTS", Rule, FilterRule)

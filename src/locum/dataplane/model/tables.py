@@ -26,7 +26,6 @@ from locum.roles.action_values.flows import (
     Filter,
     FilterPlace,
     FilterRule,
-    FilterVerdict,
     Rule,
     Translation,
     Tunnel,
@@ -63,6 +62,7 @@ class Tables:
     acceptance_count: Counter[bytes] = field(default_factory=Counter)
     outbound_count: Counter[bytes] = field(default_factory=Counter)
     met: list[Met] = field(default_factory=list)
+    asks: list[tuple[Addr, int]] = field(default_factory=list)  # home address and rule that asked for a page
     translator: Translator = field(init=False)
     following: Following = field(init=False)
     rules: RuleModel = field(init=False)
@@ -148,7 +148,10 @@ class Tables:
         self.met.append(decided)
         found, rule = decided
         verdict = found.otherwise if rule is None else rule.verdict
-        return None if verdict is FilterVerdict.ALLOW else FILTERED[place]
+        released = work.from_tap or work.mark & maps.MARK_MASK == maps.MARK_RELEASED
+        if rule is not None and verdict.pages and not released:
+            self.asks.append((found.home_address, rule.identifier))
+        return FILTERED[place] if verdict.drops else None
 
     def translate(self, work: Work, tunnel: Addr | None) -> Reason | bool:
         """Translate towards the stand-in (R12): done or not, or why the packet is dropped."""

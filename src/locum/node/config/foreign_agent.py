@@ -19,7 +19,7 @@ from locum.node.config.policing import visitor_filters
 from locum.node.config.rule_table import filter_rules
 from locum.node.config.settings import ForeignAgentSettings, NodeSettings, Settings, SourceCheck
 from locum.node.config.toml_table import Table
-from locum.roles.action_values.flows import MAX_RULES, FilterVerdict
+from locum.roles.action_values.flows import MAX_RULES, PLAIN_VERDICTS, FilterVerdict
 from locum.roles.foreign_agent.configuration import (
     AccessLink,
     ForeignAgentConfiguration,
@@ -185,8 +185,9 @@ def _profile(table: Table) -> VisitorProfile:
 
 
 def _policing(table: Table, key: str) -> Policing:
-    rules = tuple(rule for item in table.tables(key) for rule in filter_rules(item))
-    verdicts = tuple(verdict.value for verdict in FilterVerdict)
+    pages = key == "paging"
+    rules = tuple(rule for item in table.tables(key) for rule in filter_rules(item, pages=pages))
+    verdicts = tuple(verdict.value for verdict in PLAIN_VERDICTS)
     otherwise = FilterVerdict(table.choice(f"{key}_otherwise", verdicts, "allow"))
     for kind in (Ipv4Selector, Ipv6Selector):
         of_family = [rule.identifier for rule in rules if isinstance(rule.selector, kind)]

@@ -5,7 +5,14 @@ from ipaddress import IPv4Address
 
 from locum.node.config.rule_table import filter_rules
 from locum.node.config.toml_table import ConfigError, Table
-from locum.roles.action_values.flows import MAX_RULES, Filter, FilterPlace, FilterRule, FilterVerdict
+from locum.roles.action_values.flows import (
+    MAX_RULES,
+    PLAIN_VERDICTS,
+    Filter,
+    FilterPlace,
+    FilterRule,
+    FilterVerdict,
+)
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
 
 _VISITOR_PLACES = (FilterPlace.TO_VISITOR.value, FilterPlace.FROM_VISITOR.value)
@@ -46,7 +53,7 @@ def _filter(table: Table, place: FilterPlace) -> Filter:
         home_address,
         place,
         tuple(rules),
-        FilterVerdict(table.choice("otherwise", tuple(verdict.value for verdict in FilterVerdict), "allow")),
+        FilterVerdict(table.choice("otherwise", tuple(verdict.value for verdict in PLAIN_VERDICTS), "allow")),
     )
     table.close()
     if len({rule.identifier for rule in rules}) != len(rules):

@@ -12,7 +12,13 @@ from typing import Any
 
 from locum.node.config.settings import Address
 from locum.node.config.toml_table import ConfigError, Table
-from locum.roles.action_values.flows import FilterRule, FilterVerdict, RuleVerdict, Selector
+from locum.roles.action_values.flows import (
+    PLAIN_VERDICTS,
+    FilterRule,
+    FilterVerdict,
+    RuleVerdict,
+    Selector,
+)
 from locum.roles.rules import (
     CONFIGURATION,
     FIRST_ASSIGNED,
@@ -108,10 +114,14 @@ def flow_rules(tables: Iterable[Table], owner: str = CONFIGURATION) -> tuple[Kep
     return found
 
 
-def filter_rules(table: Table) -> tuple[FilterRule, ...]:
-    """A filter rule, once for each family: the selector keys, id, and action "allow" or "drop". Raises ConfigError."""
+def filter_rules(table: Table, *, pages: bool = False) -> tuple[FilterRule, ...]:
+    """A filter rule, once for each family: the selector keys, id, and action "allow" or "drop". Raises ConfigError.
+
+    With `pages` (the paging classifier) the action may be "page" or "page-and-drop" as well.
+    """
     identifier = table.integer("id", least=1, most=_LAST_IDENTIFIER)
-    verdict = FilterVerdict(table.choice("action", tuple(verdict.value for verdict in FilterVerdict)))
+    verdicts = tuple(FilterVerdict) if pages else PLAIN_VERDICTS
+    verdict = FilterVerdict(table.choice("action", tuple(verdict.value for verdict in verdicts)))
     found = tuple(FilterRule(identifier, selector, verdict) for selector in selectors(table))
     table.close()
     return found

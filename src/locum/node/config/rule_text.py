@@ -11,7 +11,12 @@ from locum.wire.traffic_selector import Ipv4Selector, Range
 Fields = dict[str, Any]
 
 _ICMPV6 = 58
-_BECOMES = {FilterVerdict.ALLOW: "is allowed", FilterVerdict.DROP: "is dropped"}
+_BECOMES = {
+    FilterVerdict.ALLOW: "is allowed",
+    FilterVerdict.DROP: "is dropped",
+    FilterVerdict.PAGE: "pages the device, and is allowed",
+    FilterVerdict.PAGE_AND_DROP: "pages the device, and is dropped",
+}
 _REST = {
     RuleVerdict.DROP: "is dropped",
     RuleVerdict.HOLD: "waits",
@@ -89,7 +94,7 @@ def policing_texts(policing: Policing) -> list[str]:
         f"{identifier}: {_what(tuple(rule.selector for rule in rules))} {_BECOMES[rules[0].verdict]}"
         for identifier, rules in forms.items()
     ]
-    if policing.otherwise is FilterVerdict.DROP:
+    if policing.otherwise.drops:
         lines.append(f"the rest {_BECOMES[policing.otherwise]}")
     return lines
 

@@ -7,7 +7,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from locum.node.plane.path_mtus import PathMtus
-from locum.roles.action_values.paging import PageTriggered
+from locum.roles.action_values.paging import PageAsked, PageTriggered
 
 if TYPE_CHECKING:
     from locum.dataplane.kernel.reassembly import Reassembly
@@ -25,8 +25,8 @@ class PlaneReaders:
         self._plane, self._opening = plane, opening
         self._readers: dict[int, Callable[[], object]] = {plane.fileno(): self._held_readable}
         self._errors: ErrorSockets | None = None
-        # Called with each first packet for a device that is to be paged.
-        self.page: Callable[[PageTriggered], None] = lambda _event: None
+        # Called with a role and each packet that asks it for a page.
+        self.page: Callable[[str, PageTriggered | PageAsked], None] = lambda _role, _event: None
         self._soon: asyncio.Handle | None = None  # the next turn for held packets
         self._expiry: asyncio.TimerHandle | None = None
         self._tidying: asyncio.TimerHandle | None = None
@@ -78,7 +78,9 @@ class PlaneReaders:
         for packet in held.read_openings():
             self._opening(packet)
         for event in held.read_pages():
-            self.page(event)
+            self.page("home_agent", event)
+        for asked in held.read_asked():
+            self.page("foreign_agent", asked)
         if held.is_due:
             self._held_soon()
         if self._expiry is None and (expires := held.expires) is not None:

@@ -303,7 +303,7 @@ def _filter_rules(name: str, texts: list[str]) -> tuple[FilterRule, ...]:
     rules: list[FilterRule] = []
     identifiers: set[int] = set()
     for text in texts:
-        found = filter_rules(inline_table(name, text))
+        found = filter_rules(inline_table(name, text), pages=name == "Locum-Paging")
         if found[0].identifier in identifiers:
             raise ProfileError(f"{name}: two rules have the id {found[0].identifier}")
         identifiers.add(found[0].identifier)

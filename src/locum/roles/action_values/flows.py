@@ -96,8 +96,28 @@ class FilterPlace(Enum):
 
 
 class FilterVerdict(Enum):
+    """Action for packets that match a rule of a filter. Those that page are for packets to a visitor alone (P16).
+
+    The data plane reports one of their packets a second (`PageAsked`), for each rule.
+    """
+
     ALLOW = "allow"
     DROP = "drop"
+    PAGE = "page"  # a page is asked for, and the packet goes on
+    PAGE_AND_DROP = "page-and-drop"
+
+    @property
+    def pages(self) -> bool:
+        """True if the packets ask for a page."""
+        return self in (FilterVerdict.PAGE, FilterVerdict.PAGE_AND_DROP)
+
+    @property
+    def drops(self) -> bool:
+        """True if the packets end there."""
+        return self in (FilterVerdict.DROP, FilterVerdict.PAGE_AND_DROP)
+
+
+PLAIN_VERDICTS = (FilterVerdict.ALLOW, FilterVerdict.DROP)  # that every filter can have
 
 
 @dataclass(frozen=True, slots=True)

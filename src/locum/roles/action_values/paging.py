@@ -24,6 +24,17 @@ class PageTriggered:
 
 
 @dataclass(frozen=True, slots=True)
+class PageAsked:
+    """Event at an access node: a packet to a visitor matched a filter rule that asks for a page (P16)."""
+
+    home_address: Addr
+    rule: int  # its identifier in the filter
+    flow: Flow  # as its home address sees it
+    length: int  # of the packet, in bytes
+    further: int = 0  # packets that the rule took without a report since the last one
+
+
+@dataclass(frozen=True, slots=True)
 class ReleasePaged:
     """Send the packets that wait for this device, in order; no rule pages for them again (P17)."""
 

@@ -25,13 +25,14 @@ from locum.roles.actions import (
 )
 from locum.roles.foreign_agent.admission import Admission
 from locum.roles.foreign_agent.advertising import Advertiser, Supported
+from locum.roles.foreign_agent.classifier_pages import Classified, ClassifierPages
 from locum.roles.foreign_agent.configuration import (
     ForeignAgentConfiguration,
     StaticVisitor,
 )
 from locum.roles.foreign_agent.configured_filters import policed, with_filters
 from locum.roles.foreign_agent.contexts.book import ContextBook, KnownMobiles
-from locum.roles.foreign_agent.contexts.context import known_in_advance
+from locum.roles.foreign_agent.contexts.context import classifier_rule, known_in_advance
 from locum.roles.foreign_agent.contexts.in_flight import InFlight, Mobile
 from locum.roles.foreign_agent.contexts.membership import Memberships
 from locum.roles.foreign_agent.contexts.transfer import ContextTransfer
@@ -158,7 +159,9 @@ class ForeignAgent:
             reaching=configuration.ways,
         )
         self._visitors.dismissed.append(self._delivery.left)
+        self._classifier = ClassifierPages(self._classified, randomness)
         self._parts = Parts(
+            self._classifier,  # first: its request numbers are above those of reports
             self._locations.reports,  # its request numbers are above all others
             self._delivery,
             self.contexts,
@@ -437,6 +440,18 @@ class ForeignAgent:
         return self._advertiser.disown(
             visitor.link, visitor.home_address, visitor.link_layer, busy=busy, now=now
         )
+
+    # Paging classifier -------------------------------------------------------------------------------------------
+
+    def _classified(self, home_address: Addr, number: int) -> Classified | None:
+        """The device, and the rule of its classifier that has this number in the filter."""
+        for context in self.contexts.all():
+            known = self._visitors.get(context.home_address) or self._visitors.static(context.home_address)
+            if known is None or home_address not in (known.home_address, known.home_address_v6):
+                continue
+            rule = classifier_rule(context, number)
+            return None if rule is None else Classified(known.home_address, known.home_agent, rule)
+        return None
 
     # 618 ---------------------------------------------------------------------------------------------------------
 

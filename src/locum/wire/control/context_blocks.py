@@ -62,9 +62,10 @@ class PolicyBlock:
 
 @dataclass(frozen=True, slots=True)
 class PagingBlock:
-    """The paging classifier (P16)."""
+    """The paging classifier (P16), and the identifiers of its rules that ask for a page."""
 
     classifier: RuleList = RuleList()
+    asking: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,10 @@ def encode_block(content: BlockContent) -> bytes:
         case PolicyBlock():
             return cbor.encode({0: _rules(content.to_visitor), 1: _rules(content.from_visitor)})
         case PagingBlock():
-            return cbor.encode({0: _rules(content.classifier)})
+            body: dict[int, object] = {0: _rules(content.classifier)}
+            if content.asking:
+                body[1] = list(content.asking)
+            return cbor.encode(body)
         case MulticastBlock():
             return cbor.encode({0: [group.packed for group in content.groups]})
         case SecurityBlock():
@@ -189,7 +193,14 @@ def _policy(reader: cbor.Reader) -> PolicyBlock:
 
 
 def _paging(reader: cbor.Reader) -> PagingBlock:
-    return PagingBlock(_rule_list(reader.value(0, "classifier"), f"{reader.field}.classifier"))
+    classifier = _rule_list(reader.value(0, "classifier"), f"{reader.field}.classifier")
+    field = f"{reader.field}.asking"
+    listed = reader.optional_array(1, "asking", MAX_RULES)
+    asking = tuple(cbor.integer(number, field, 1, 0xFFFF) for number in listed)
+    known = {rule.identifier for rule in classifier.rules}
+    if len(set(asking)) != len(asking) or not known.issuperset(asking):
+        raise WireError(field, 0, "range")
+    return PagingBlock(classifier, asking)
 
 
 def _multicast(reader: cbor.Reader) -> MulticastBlock:

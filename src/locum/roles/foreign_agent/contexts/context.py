@@ -3,7 +3,7 @@
 Values only: the `ContextBook` keeps them. It must not know messages, peers or tunnels.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import Final, Protocol
@@ -28,6 +28,12 @@ from locum.wire.errors import WireError
 from locum.wire.traffic_selector import Ipv4Selector
 
 TABLE: Final = "context"
+_VERDICTS: Final = {
+    (True, False): FilterVerdict.ALLOW,
+    (False, False): FilterVerdict.DROP,
+    (True, True): FilterVerdict.PAGE,
+    (False, True): FilterVerdict.PAGE_AND_DROP,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ class Policies(Protocol):
 def preconfigured(profile: Policies) -> tuple[BlockContent, ...]:
     """The blocks that say so."""
     policy = PolicyBlock(rule_list(profile.to_visitor), rule_list(profile.from_visitor))
-    return policy, PagingBlock(rule_list(profile.paging))
+    return policy, classifier_block(profile.paging)
 
 
 def known_in_advance(
@@ -163,7 +169,7 @@ def policings(context: Context, *, stand_in: bool) -> Iterator[tuple[FilterPlace
         to_visitor = policing_of(policy.content.to_visitor)
         from_visitor = policing_of(policy.content.from_visitor)
     if stand_in and paging is not None and isinstance(paging.content, PagingBlock):
-        to_visitor = _classified(policing_of(paging.content.classifier), to_visitor)
+        to_visitor = _classified(policing_of(paging.content.classifier, paging.content.asking), to_visitor)
     yield FilterPlace.TO_VISITOR, to_visitor
     yield FilterPlace.FROM_VISITOR, from_visitor
 
@@ -175,7 +181,7 @@ def _classified(classifier: Policing, policing: Policing) -> Policing:
     """
     if classifier.idle:
         return policing
-    last = classifier if classifier.otherwise is FilterVerdict.DROP else policing
+    last = classifier if classifier.otherwise.drops else policing
     listed = [(False, rule) for rule in classifier.rules]
     listed += [(True, rule) for rule in policing.rules if last is policing]
     numbers: dict[tuple[bool, int], int] = {}
@@ -185,18 +191,34 @@ def _classified(classifier: Policing, policing: Policing) -> Policing:
     return Policing(tuple(rules), last.otherwise)
 
 
+def classifier_rule(context: Context, number: int) -> int | None:
+    """The rule of the paging classifier that has this number in the filter of a stand-in; None: none has."""
+    paging = context.blocks.get(BlockKind.PAGING)
+    if paging is None or not isinstance(paging.content, PagingBlock):
+        return None
+    rules = dict.fromkeys(rule.identifier for rule in paging.content.classifier.rules)
+    return next((rule for at, rule in enumerate(rules, start=1) if at == number), None)
+
+
 def rule_list(policing: Policing) -> RuleList:
     """Rules as they travel."""
-    allow = FilterVerdict.ALLOW
-    entries = (RuleEntry(rule.identifier, rule.selector, rule.verdict is allow) for rule in policing.rules)
-    return RuleList(tuple(entries), policing.otherwise is allow)
+    entries = (RuleEntry(rule.identifier, rule.selector, not rule.verdict.drops) for rule in policing.rules)
+    return RuleList(tuple(entries), not policing.otherwise.drops)
 
 
-def policing_of(rules: RuleList) -> Policing:
-    """Rules that have travelled."""
-    verdict = {True: FilterVerdict.ALLOW, False: FilterVerdict.DROP}
-    found = (FilterRule(rule.identifier, rule.selector, verdict[rule.allow]) for rule in rules.rules)
-    return Policing(tuple(found), verdict[rules.otherwise])
+def classifier_block(policing: Policing) -> PagingBlock:
+    """A classifier as it travels, with its rules that ask for a page."""
+    asking = dict.fromkeys(rule.identifier for rule in policing.rules if rule.verdict.pages)
+    return PagingBlock(rule_list(policing), tuple(asking))
+
+
+def policing_of(rules: RuleList, asking: Collection[int] = ()) -> Policing:
+    """Rules that have travelled; those in `asking` ask for a page."""
+    found = (
+        FilterRule(rule.identifier, rule.selector, _VERDICTS[rule.allow, rule.identifier in asking])
+        for rule in rules.rules
+    )
+    return Policing(tuple(found), _VERDICTS[rules.otherwise, False])
 
 
 def security_block(association: Association) -> SecurityBlock:
