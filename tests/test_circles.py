@@ -55,6 +55,7 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "stand_ins": (),
         "routing": ("sleep", "stand_ins"),
         "apps": ("sleep",),
+        "paging": (),
     },
     "locum.node": {
         "config": (),

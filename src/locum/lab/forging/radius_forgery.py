@@ -31,9 +31,16 @@ def answer(identifier: int, care_of: IPv4Address, *, signed: bool) -> bytes:
 
 def datagram(server: IPv4Address, target: IPv4Address, port: int, payload: bytes) -> bytes:
     """An IPv4 packet as if the server had sent it; the kernel adds length and checksum."""
-    udp = struct.pack("!HHHH", RADIUS_PORT, port, 8 + len(payload), 0) + payload
+    return datagram_between(server, RADIUS_PORT, target, port, payload)
+
+
+def datagram_between(
+    source: IPv4Address, source_port: int, target: IPv4Address, port: int, payload: bytes
+) -> bytes:
+    """The same from any port of any source."""
+    udp = struct.pack("!HHHH", source_port, port, 8 + len(payload), 0) + payload
     header = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0)
-    return header + server.packed + target.packed + udp
+    return header + source.packed + target.packed + udp
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from locum.lab.scenarios.apps.mixed import AppMixed, AppMixedBrief
 from locum.lab.scenarios.apps.publish import AppPublish
 from locum.lab.scenarios.apps.splice import AppSplice, AppSpliceBrief
 from locum.lab.scenarios.apps.websocket import AppWebSocket, AppWebSocketBrief
+from locum.lab.scenarios.paging.policy import PagePolicy
 from locum.lab.scenarios.routing.colocated import Colocated
 from locum.lab.scenarios.routing.flows import Flows
 from locum.lab.scenarios.routing.move import Move
@@ -106,6 +107,7 @@ _ALL: tuple[type[Scenario], ...] = (
     AppAwake,
     AppMixed,
     AppMixedBrief,
+    PagePolicy,
 )
 
 SCENARIOS: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in _ALL}

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from locum.lab.processes import Processes
 from locum.lab.programs.radius.freeradius import DICTIONARY
-
-PORT = 3799
+from locum.node.config.policy_settings import CHANGES_PORT
 
 
 def push_text(
@@ -54,6 +53,6 @@ class Radclient:
         done = self.processes.run(
             self.node,
             ["radclient", "-x", "-r", "2", "-t", "2", "-d", str(self.folder), "-S", str(key),
-             "-f", str(request), f"{target}:{PORT}", command],
+             "-f", str(request), f"{target}:{CHANGES_PORT}", command],
         )  # fmt: skip
         return done.stdout + done.stderr

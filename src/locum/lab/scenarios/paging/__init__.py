@@ -1,0 +1,1 @@
+"""Scenarios of paging: packets and events that wake a sleeping device."""
