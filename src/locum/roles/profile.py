@@ -15,6 +15,7 @@ from locum.roles.action_values.flows import (
     FilterPlace,
     FilterRule,
     FilterVerdict,
+    RuleVerdict,
     Selector,
 )
 from locum.roles.rules import KeptRule
@@ -87,6 +88,7 @@ class Profile:
     to_visitor: Policing = Policing()
     from_visitor: Policing = Policing()
     paging: Policing = Policing()  # classifier at the access node of a stand-in (P16)
+    asleep_otherwise: RuleVerdict | None = None  # for packets to a sleeper that nothing names
     version: int | None = None  # of the policy server's; orders fetched and pushed profiles (P7)
 
     def newer_than(self, other: "Profile") -> bool:
@@ -111,6 +113,7 @@ class Profile:
             "to_visitor": _policing_row(self.to_visitor),
             "from_visitor": _policing_row(self.from_visitor),
             "paging": _policing_row(self.paging),
+            "asleep_otherwise": None if self.asleep_otherwise is None else self.asleep_otherwise.value,
             "version": self.version,
         }
 
@@ -118,7 +121,10 @@ class Profile:
     def from_row(cls, row: Row) -> "Profile":
         """From part of a row of our own; raises ValueError, KeyError or TypeError for anything else."""
         lifetime, pool, association = row["lifetime"], row["pool"], row["association"]
-        version = row.get("version")  # rows of earlier programs have none
+        version, asleep = (
+            row.get("version"),
+            row.get("asleep_otherwise"),
+        )  # rows of earlier programs have none
         if not isinstance(version, int | None):
             raise ValueError("version is a number")
         if not isinstance(lifetime, int | None) or not isinstance(pool, str | None):
@@ -135,6 +141,7 @@ class Profile:
             to_visitor=_policing(_row(row["to_visitor"])),
             from_visitor=_policing(_row(row["from_visitor"])),
             paging=_policing(_row(row["paging"])),
+            asleep_otherwise=None if asleep is None else RuleVerdict(asleep),
             version=version,
         )
 
@@ -163,6 +170,7 @@ class ProfileChange:
     to_visitor: PolicingChange = PolicingChange()
     from_visitor: PolicingChange = PolicingChange()
     paging: PolicingChange = PolicingChange()
+    asleep_otherwise: RuleVerdict | None = None
 
     def follows(self, profile: Profile) -> bool:
         """True if it is later than all that is known."""
@@ -176,6 +184,7 @@ class ProfileChange:
             to_visitor=self.to_visitor.of(profile.to_visitor),
             from_visitor=self.from_visitor.of(profile.from_visitor),
             paging=self.paging.of(profile.paging),
+            asleep_otherwise=self.asleep_otherwise or profile.asleep_otherwise,
             version=self.version,
         )
         if too_many_filter_rules(changed.to_visitor, changed.paging):

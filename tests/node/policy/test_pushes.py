@@ -112,13 +112,16 @@ def test_filters_and_their_removal_are_changes() -> None:
         VERSION,
         ours("Locum-Rule", "none"),
         ours("Locum-Filter-To-Otherwise", 2),
-        ours("Locum-Paging", 'id = 1, action = "drop", protocol = "udp"'),
+        ours("Locum-Paging", 'id = 1, action = "page", protocol = "udp"'),
+        ours("Locum-Asleep-Otherwise", 3),
     )
     event = world.fed[-1][1]
     assert isinstance(event, ProfilePushed)
     assert event.change.rules == () and event.change.from_visitor == PolicingChange()
     assert event.change.to_visitor == PolicingChange(None, FilterVerdict.DROP)
-    assert event.change.paging.rules is not None and len(event.change.paging.rules) == 2
+    assert event.change.paging.rules is not None
+    assert [rule.verdict for rule in event.change.paging.rules] == [FilterVerdict.PAGE] * 2
+    assert event.change.asleep_otherwise is RuleVerdict.HOLD
 
 
 def test_a_disconnection_goes_to_the_role() -> None:
@@ -199,6 +202,8 @@ def test_one_role_of_several_is_enough() -> None:
         ((NAI, VERSION, ours("Locum-Rule", b"\xff\xfe")), 407),
         ((NAI, VERSION, PAGE, ours("Locum-Rule", "none")), 407),
         ((NAI, VERSION, ours("Locum-Paging-Otherwise", 9)), 407),
+        ((NAI, VERSION, ours("Locum-Asleep-Otherwise", 0)), 407),
+        ((NAI, VERSION, ours("Locum-Filter-To", 'id = 1, action = "page"')), 407),
         ((NAI, ours("Locum-Version", b"\1"), PAGE), 404),
         ((Attribute(8, b"\1\2"), VERSION, PAGE), 407),
         ((ours("Locum-Home-Address", b"\xe0\0\0\1"), VERSION, PAGE), 407),

@@ -6,6 +6,7 @@ import pytest
 
 from locum.roles import actions as a
 from locum.roles.action_values.flows import MAX_RULES, FilterRule, FilterVerdict, RuleVerdict
+from locum.roles.home_agent.configuration import mobile_of
 from locum.roles.home_agent.profile_homes import FETCH_AGAIN
 from locum.roles.profile import PolicingChange, Profile, ProfileChange
 from locum.roles.profile_requests import (
@@ -91,6 +92,17 @@ def test_the_rest_of_the_profile_stays() -> None:
     (known,) = asked.world.home.profiles()
     assert known.profile.rules == (PAGE,) and known.profile.default_care_of == AN3
     assert known.profile.paging.rules == (rule,) and asked.world.care_of() != [AN3]
+
+
+def test_the_rest_for_a_sleeper_is_pushed_too() -> None:
+    asked = Asked()
+    asked.push(1, asleep_otherwise=RuleVerdict.HOLD)
+    asked.push(2)
+    (known,) = asked.world.home.profiles()
+    assert known.profile.asleep_otherwise is RuleVerdict.HOLD
+    assert Profile.from_row(known.profile.to_row()) == known.profile
+    assert mobile_of(HOA, known.profile).asleep_otherwise is RuleVerdict.HOLD
+    assert mobile_of(HOA, FULL, RuleVerdict.DROP).asleep_otherwise is RuleVerdict.DROP
 
 
 def test_a_fetch_of_an_older_version_is_not_used() -> None:

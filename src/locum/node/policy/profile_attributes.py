@@ -18,7 +18,7 @@ from locum.node.config.parts import association as association_in
 from locum.node.config.rule_table import filter_rules, flow_rules, inline_table
 from locum.node.config.settings import Address, ControlAssociation
 from locum.node.config.toml_table import ConfigError
-from locum.roles.action_values.flows import MAX_RULES, FilterRule, FilterVerdict
+from locum.roles.action_values.flows import MAX_RULES, FilterRule, FilterVerdict, RuleVerdict
 from locum.roles.profile import (
     GrantedStandIn,
     Policing,
@@ -55,6 +55,12 @@ _ALGORITHM = {
 _KEY_WITH = {"Home-Agent": Association, "AAA": AaaAssociation}
 _REPLAY = {"Timestamp": Replay.TIMESTAMP, "Nonce": Replay.NONCE}
 _OTHERWISE = {"Allow": FilterVerdict.ALLOW, "Drop": FilterVerdict.DROP}
+_ASLEEP = {
+    "Agent": RuleVerdict.AGENT,
+    "Drop": RuleVerdict.DROP,
+    "Hold": RuleVerdict.HOLD,
+    "Forward": RuleVerdict.FORWARD,
+}
 
 
 class ProfileError(Exception):
@@ -108,6 +114,7 @@ def _profile(answer: Any) -> Profile:
         to_visitor=to_visitor,
         from_visitor=_policing(answer, "Locum-Filter-From"),
         paging=paging,
+        asleep_otherwise=_choice(answer, "Locum-Asleep-Otherwise", _ASLEEP, None),
         version=_one(answer, "Locum-Version", int),
     )
 
@@ -117,7 +124,7 @@ def _profile(answer: Any) -> Profile:
 EMPTY = "none"  # as the only value of a kind of rules: there are none any more
 _PUSHED = (
     "Locum-Rule", "Locum-Filter-To", "Locum-Filter-To-Otherwise", "Locum-Filter-From",
-    "Locum-Filter-From-Otherwise", "Locum-Paging", "Locum-Paging-Otherwise",
+    "Locum-Filter-From-Otherwise", "Locum-Paging", "Locum-Paging-Otherwise", "Locum-Asleep-Otherwise",
 )  # fmt: skip
 
 
@@ -153,6 +160,7 @@ def _change(request: Any) -> ProfileChange | None:
         to_visitor=_policing_change(request, "Locum-Filter-To"),
         from_visitor=_policing_change(request, "Locum-Filter-From"),
         paging=_policing_change(request, "Locum-Paging"),
+        asleep_otherwise=_choice(request, "Locum-Asleep-Otherwise", _ASLEEP, None),
     )
     if change == ProfileChange(change.version):
         return None

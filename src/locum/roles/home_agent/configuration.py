@@ -98,5 +98,5 @@ def mobile_of(
             for stand_in in profile.stand_ins
         ),
         rules=profile.rules,
-        asleep_otherwise=asleep_otherwise,
+        asleep_otherwise=profile.asleep_otherwise or asleep_otherwise,
     )
