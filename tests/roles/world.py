@@ -19,6 +19,7 @@ from locum.node.tables import StoredRow
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.action_values.apps import AppOrder, AppsPaused, EndApps, PauseApps, StartApps
+from locum.roles.action_values.direct_pages import DecidePage, DirectedDevice
 from locum.roles.action_values.flows import UnwatchPort
 from locum.roles.action_values.forwarding import (
     FORWARDING,
@@ -116,6 +117,7 @@ from locum.roles.registrant.configuration import ListeningPort, MobileNodeConfig
 from locum.roles.registrant.registrant import RegistrationClient
 from locum.roles.registrant.routing import NO_ROUTING, Routing
 from locum.security.association import Algorithm, Association, Replay
+from locum.security.sealing import sealing_keys
 from locum.wire.control import MAX_SESSIONS, Flow, Handshake, Listener, Policy
 from tests.roles.packets import decision, ordinary, packet_of, tunnel_of
 
@@ -305,6 +307,8 @@ class World:
         self.listening = listening
         self.apps: tuple[AppOrder, ...] = ()  # of the device, from its next start on
         self.paging = PagingConfiguration()  # the same
+        self.directed = DirectedDevice({STAND_IN: sealing_keys(b"d" * 16, b"", b"\x04", b"\x36")})  # the same
+        self.asked_to_decide: list[DecidePage] = []  # the device's program
         self.spoken: dict[int, bytes] = {}  # by proxies, in the session of this number
         self.surplus: dict[int, int] = {}
         self.agreed: list[Tighten] = []
@@ -379,6 +383,7 @@ class World:
                 unread_beyond_total=self.unread_beyond_total,
                 listening=self.listening,
                 apps=self.apps,
+                directed=self.directed,
                 location_server=HA if "mn" in located else None,
             )
 
@@ -388,6 +393,8 @@ class World:
             (IPv4Network("10.50.0.0/16"), IPv6Network("2001:db8:50::/48")),
             registration=registration,
             home_agent=HA,
+            location_server=HA if located else None,
+            sealing=dict.fromkeys((HOA, HOA6), sealing_keys(b"d" * 16, b"", b"\x36", b"\x04")),
         )
         agents: dict[Addr, Association] = {AN1: mn_fa, AN2: mn_fa} if agents_keyed else {}
         home = HomeAgentConfiguration(HA, located="ha" in located)
@@ -651,6 +658,8 @@ class World:
                 self.at(0.0, lambda: self.tell(self.location, LocationTold(location)))
             case ReleaseHeld():
                 pass
+            case DecidePage():
+                self.asked_to_decide.append(action)
             case ReleasePaged() | DropPaged():
                 self.paged.append(action)
             case _ if type(action) in FORWARDING:
@@ -758,9 +767,8 @@ class World:
             if target.alive and path and not silent:
                 number = next(self._exchange)
                 self._exchanges[number] = (host, action.request)
-                peer = HOA if host is self.mn else AN2 if host is self.an2 else AN1
-                authorised = self.authorised if host is self.mn or action.path == "618" else ()
-                peer = HOA if host is self.mn else STAND_IN if host is self.mnps else AN1
+                peers: dict[str, Addr] = {"mn": HOA, "an2": AN2, "mnps": STAND_IN, "ha": HA}
+                peer = peers.get(host.name, AN1)
                 told = host in (self.mn, self.mnps) or action.path in ("618", "1170")
                 authorised = self.authorised if told else ()
                 self.tell(target, a.Asked(number, action.path, action.body, peer, authorised))

@@ -11,6 +11,7 @@ from random import SystemRandom
 from typing import TYPE_CHECKING
 
 from locum.node.config.listening import possible
+from locum.node.config.paging.directions import keys_of_devices, keys_of_stand_ins
 from locum.node.config.settings import Settings, by_address
 from locum.roles.actions import Role
 
@@ -167,9 +168,10 @@ def stand_in(settings: Settings) -> "StandIn":
     from locum.node.apps.catalogue import catalogue
     from locum.roles.mnps.role import StandIn
 
-    own = settings.mnps
+    own, control = settings.mnps, settings.control
     assert own is not None
-    return StandIn(own.configuration, SystemRandom(), catalogue().check)
+    sealing = keys_of_devices(control.associations) if control is not None else {}
+    return StandIn(replace(own.configuration, sealing=sealing), SystemRandom(), catalogue().check)
 
 
 def location_server(settings: Settings) -> "LocationServer":
@@ -190,8 +192,13 @@ def mobile_node(settings: Settings) -> "SleepingNode":
 
     own = settings.mobile_node
     assert own is not None
+    associations = () if settings.control is None else settings.control.associations
+    keys = keys_of_stand_ins(associations, (stand_in.address for stand_in in own.stand_ins))
     configuration = replace(
-        own.configuration, boot=boot_id(), listening=possible(own.configuration.listening)
+        own.configuration,
+        boot=boot_id(),
+        listening=possible(own.configuration.listening),
+        directed=replace(own.configuration.directed, keys=keys),
     )
     mobile = RegistrationClient(configuration, by_address(own.foreign_agents), SystemRandom())
     control = settings.control

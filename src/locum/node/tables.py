@@ -53,6 +53,8 @@ class HostTable(StrEnum):
     DEVICE_EVENT = "mobile_node.event"
     # Wishes of this device to be woken, and the nodes that it has told something of them.
     DEVICE_WISH = "mobile_node.wish"
+    # Calls that this device has answered: another host would answer them once more.
+    DIRECT_CALL = "mobile_node.direct_call"
     # This stand-in's own registration: its care-of address and its last identification.
     STAND_IN_REGISTRATION = "mnps.registration"
     # Handovers whose sockets this kernel has.
@@ -82,6 +84,8 @@ class SharedTable(StrEnum):
     TRIGGERED = "mnps.triggered"
     # Event tables of devices, their pages that wait, and events stored for them.
     EVENT = "mnps.event"
+    # Events for which a device is to be paged directly.
+    DIRECT_PAGE = "mnps.direct_page"
 
 
 class StoreError(Exception):

@@ -13,6 +13,7 @@ from typing import Literal, Protocol, TypeAlias, get_args
 from locum.roles.action_values.addresses import JSON, Addr, Source
 from locum.roles.action_values.apps import AppAction, AppEvent
 from locum.roles.action_values.contexts import CountInFlight, InFlightCounted
+from locum.roles.action_values.direct_pages import DecidePage, PageDecided
 from locum.roles.action_values.event_tables import EventTableAction, EventTableEvent
 from locum.roles.action_values.flows import MembershipChanged
 from locum.roles.action_values.forwarding import ForwardingAction, HostAction
@@ -99,7 +100,7 @@ class Probe:
 # The tables of roles in the store; each role has its own of each name.
 Table: TypeAlias = Literal[
     "binding", "stand_in", "rule", "visitor", "context", "lost", "triggered", "registration", "handover",
-    "profile", "pool", "key", "order", "entry", "left", "event", "wish",
+    "profile", "pool", "key", "order", "entry", "left", "event", "wish", "direct_page", "direct_call",
 ]  # fmt: skip
 TABLES: tuple[Table, ...] = get_args(Table)
 
@@ -191,6 +192,7 @@ Action: TypeAlias = (
     | CallByCommand
     | EndCommand
     | EventTableAction
+    | DecidePage
 )
 
 
@@ -322,6 +324,7 @@ Event: TypeAlias = (
     | PageTriggered
     | CommandEnded
     | PageAsked
+    | PageDecided
     | SessionEvent
     | AcceptingEvent
     | HandedEvent

@@ -17,6 +17,8 @@ from locum.roles.foreign_agent.ways.reach import EVERYBODY
 from locum.roles.mobile_ipv4.page_calls import write_call_answer
 from locum.security.association import Association
 from locum.wire.control.paging.cause import CommandCause
+from locum.wire.control.paging.direct_message import DirectKind, DirectMessage
+from locum.wire.control.paging.direct_page import DirectPage1172A, encode_1172a
 from locum.wire.control.paging.outcome import AnsweredBy, Outcome, PageAnswer, decode_page_answer
 from locum.wire.control.paging.page import Page1170, encode_1170
 from locum.wire.control.paging.way import Way
@@ -171,3 +173,78 @@ def test_pages_and_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = a.Asked(2, "1170", other, HA, (HOA, HOA + 1))
     node.perform(node.delivery.happened(asked, now=node.now))
     assert node.said[-1].outcome is Outcome.BUSY
+
+
+# Direct pages: the call is sealed by a stand-in, and its answer for it (P5)
+
+
+DIRECT = DirectPage1172A(b"page-two", HOA, 4, b"sealed call")
+
+
+def direct_page(node: Node, **changes: Any) -> None:
+    body = encode_1172a(replace(DIRECT, **changes))
+    node.perform(node.delivery.happened(a.Asked(2, "1172a", body, HA, (HOA, HOA6)), now=node.now))
+
+
+def direct_answer(node: Node, page: bytes = DIRECT.page, kind: DirectKind = DirectKind.ANSWER) -> bytes:
+    message = DirectMessage(kind, page, HOA, 7, b"sealed").encode()
+    node.perform(node.delivery.heard(message, Source(HOA, 434, "radio0", MAC), now=node.now))
+    return message
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_direct_page_is_passed_on_in_both_directions(answers: bool) -> None:
+    node = Node(VISITOR, answers=answers)
+    direct_page(node)
+    assert node.said == [], "nobody answers in the place of the device: it decides by the content"
+    node.advance(1)
+    assert {sent.message for sent in node.sent} == {b"sealed call"} and set(node.places()) == {
+        ("radio0", MAC)
+    }
+    message = direct_answer(node)
+    assert node.said == [PageAnswer(DIRECT.page, Outcome.REACHED, AnsweredBy.MOBILE_NODE, proof=message)]
+    direct_answer(node)
+    assert node.counts == ["call-answer-late"] and node.delivery.deadline() is None
+
+
+def test_answers_belong_to_their_kind_of_page() -> None:
+    node = Node(VISITOR)
+    direct_page(node)
+    node.hear(page=DIRECT.page)
+    direct_answer(node, page=b"another!")
+    direct_answer(node, kind=DirectKind.CALL)
+    node.perform(node.delivery.heard(b"\xff\x04", Source(HOA, 434, "radio0", MAC), now=node.now))
+    assert node.counts == [
+        "call-answer-late",
+        "call-answer-late",
+        "call-answer-not-an-answer",
+        "call-answer-truncated",
+    ]
+    node.advance(5)
+    assert [said.outcome for said in node.said] == [Outcome.NO_ANSWER]
+    node.page()
+    direct_answer(node, page=PAGE.page)
+    assert node.counts[-1] == "call-answer-late"
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({"home_address": IPv4Address("10.50.0.10")}, Outcome.NOT_AUTHORISED),
+        ({"home_address": HOA6}, Outcome.UNKNOWN),
+        ({"way": Way("pigeon")}, Outcome.REFUSED),
+    ],
+)
+def test_direct_page_is_refused_as_others_are(changes: dict[str, Any], outcome: Outcome) -> None:
+    node = Node(VISITOR)
+    direct_page(node, **changes)
+    assert [said.outcome for said in node.said] == [outcome] and node.sent == []
+
+
+def test_direct_page_and_another_share_one_place() -> None:
+    node = Node(VISITOR)
+    node.page()
+    direct_page(node)
+    assert [said.outcome for said in node.said] == [Outcome.BUSY]
+    node.perform(node.delivery.happened(a.Asked(3, "1172a", b"\xa0", HA, (HOA,)), now=node.now))
+    assert node.said[-1].outcome is Outcome.MALFORMED and node.counts[-1] == "1172a-missing"

@@ -486,7 +486,7 @@ class Apps:
         attended = app.sessions.get(number) if isinstance(number, int) else None
         flow = None if attended is None else attended.held.flow
         self._event(app, "app-event", attended, {"event": kind[:64], "detail": dict(detail)})
-        self._feed(AppTold(app.handover, app.order.name, kind[:64], flow, dict(detail)))
+        self._feed(AppTold(app.handover, app.order.name, kind[:64], flow, dict(detail), app.small_state()))
 
     def _say(self, app: Running, text: str) -> None:
         app.lines.append(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}")

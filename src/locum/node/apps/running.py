@@ -10,7 +10,7 @@ from locum.node.apps.outlet import Outlet
 from locum.node.apps.process import AppProcess
 from locum.node.sessions.draining import HeldSocket
 from locum.roles.action_values.addresses import Addr
-from locum.roles.action_values.apps import AppOrder
+from locum.roles.action_values.apps import MAX_TOLD_STATE, AppOrder
 from locum.roles.app_contract import MAX_STATE, checked_state
 from locum.roles.app_results import troubled
 from locum.sessions.record import SessionRecord
@@ -87,6 +87,11 @@ class Running:
         except ValueError as problem:
             log.warning("the state that %s has kept cannot be read: %s", self.order.name, problem)
             return {}
+
+    def small_state(self) -> Mapping[str, object] | None:
+        """Its state, to go along with an event; None if that is too long."""
+        size = len(cbor.encode(dict(self.first)) if self.kept is None else self.kept)
+        return dict(self.state) if size <= MAX_TOLD_STATE else None
 
     def keep(self, state: bytes) -> None:
         """Replace it. It is read when somebody needs it: a process may keep another with each packet. Raises ValueError."""

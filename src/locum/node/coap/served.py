@@ -9,6 +9,7 @@ SERVED: Mapping[str, tuple[str, ...]] = {
     "1135": ("location",),
     "1170": ("foreign_agent",),
     "1172": ("home_agent",),
+    "1172a": ("foreign_agent",),
     "1204": ("home_agent",),
     "1206": ("mnps",),
     "1208": ("home_agent",),

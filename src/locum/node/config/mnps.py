@@ -11,11 +11,13 @@ from locum.node.config.toml_table import Table
 from locum.roles.mnps.configuration import (
     MAX_BID,
     MAX_HANDOVERS,
+    MOST_SECONDS,
     Quota,
     StandInConfiguration,
     StandInRegistrationConfiguration,
     StoodInFor,
 )
+from locum.roles.paging.limits import PageLimits
 from locum.sessions.datagrams.spool import DatagramBounds
 from locum.wire.control import MAX_SESSIONS
 
@@ -58,6 +60,12 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
         emission=emission_filters(table.tables("emission")),
         services=tuple(service for item in table.tables("service") for service in _services(item)),
         location_server=table.optional("location_server"),
+        pages=PageLimits(
+            seconds=table.seconds("page_seconds", 20.0, least=1.0, most=MOST_SECONDS),
+            wake_seconds=table.seconds("page_wake_seconds", 45.0, least=1.0, most=600.0),
+            per_hour=table.integer("pages_per_hour", 60, least=1, most=3600),
+            burst=table.integer("page_burst", 6, least=1, most=1000),
+        ),
     )
     settings = MnpsSettings(
         configuration,

@@ -8,6 +8,7 @@ from locum.node.config.exclusions import exclusions
 from locum.node.config.keep_alive import keep_alive_rules
 from locum.node.config.listening import listening
 from locum.node.config.location import sip_uris
+from locum.node.config.paging.directions import directed
 from locum.node.config.paging.own_paging import own_paging
 from locum.node.config.parts import (
     LONGEST_LIFETIME,
@@ -61,6 +62,7 @@ def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         listening=listening(table),
         apps=app_orders(table),
         location_server=table.optional("location_server"),
+        directed=directed(table),
         sip_uris=sip_uris(table, "sip_uris"),
     )
     settings = MobileNodeSettings(

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from locum.node.host.network import HostNetwork
 from locum.node.host.page_commands import PageCommands
+from locum.node.host.page_decider import PageDecider
 from locum.node.performer import Handler
 from locum.roles.action_values.forwarding import LeaveAgent, NeighbourEntry, RemoveNeighbour, UseAgent
 from locum.roles.actions import Event
@@ -34,6 +35,7 @@ class HostHandlers:
         self._node, self._network = node, network
         self._memberships, self._owned = memberships, owned
         self._page_commands = PageCommands(lambda ended: feed("foreign_agent", ended))
+        self._page_decider = PageDecider(lambda decided: feed("mobile_node", decided))
 
     def handlers(self) -> Mapping[type, Handler]:
         """The function for each type of action."""
@@ -44,11 +46,13 @@ class HostHandlers:
             LeaveAgent: self._leave_agent,
             OwnHomeAddress: self._own_home_address,
             **self._page_commands.handlers(),
+            **self._page_decider.handlers(),
         }
 
     async def close(self) -> None:
         """End the programs that run for roles."""
         await self._page_commands.close()
+        await self._page_decider.close()
 
     async def _neighbour(self, action: NeighbourEntry) -> None:
         if self._memberships is not None:

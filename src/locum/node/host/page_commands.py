@@ -11,7 +11,7 @@ import logging
 import os
 import pwd
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from locum.node.performer import Handler
@@ -73,26 +73,47 @@ class PageCommands:
 
 async def _outcome(action: CallByCommand) -> tuple[int | None, str]:
     """Exit code, None after a signal, and the first line of the output. Raises OSError, KeyError or TimeoutError."""
-    process = await asyncio.create_subprocess_exec(
-        *action.command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=environment(action.told),
-        cwd="/",
-        start_new_session=True,
-        **_account(action.user),
+    told = json.dumps(action.told).encode() + b"\n"
+    code, said = await run_program(
+        action.command, told, action.timeout, environment(action.told), user=action.user
     )
-    try:
-        async with asyncio.timeout(action.timeout):
-            said = await _exchange(process, json.dumps(action.told).encode() + b"\n")
-            code = await process.wait()
-    finally:
-        await _ended(process)
     return (code if code >= 0 else None), _first_line(said)
 
 
-async def _exchange(process: asyncio.subprocess.Process, told: bytes) -> bytes:
+async def run_program(
+    command: Sequence[str],
+    told: bytes,
+    seconds: float,
+    environment: Mapping[str, str],
+    *,
+    user: str | None = None,
+    most: int = SAID,
+    errors: int = asyncio.subprocess.STDOUT,
+) -> tuple[int, bytes]:
+    """Exit code, and the first `most` bytes of the output. Nothing of the program is left then. `errors`: its error output.
+
+    Raises OSError, KeyError (no such user) or TimeoutError.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=errors,
+        env=dict(environment),
+        cwd="/",
+        start_new_session=True,
+        **_account(user),
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            said = await _exchange(process, told, most)
+            code = await process.wait()
+    finally:
+        await _ended(process)
+    return code, said
+
+
+async def _exchange(process: asyncio.subprocess.Process, told: bytes, most: int) -> bytes:
     """Tell the program of the page; the beginning of its output, all of which is read."""
     assert process.stdin is not None and process.stdout is not None
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it does not read
@@ -102,7 +123,7 @@ async def _exchange(process: asyncio.subprocess.Process, told: bytes) -> bytes:
         process.stdin.close()
     said = b""
     while more := await process.stdout.read(SAID):
-        said = (said + more)[:SAID]
+        said = (said + more)[:most]
     return said
 
 

@@ -17,6 +17,8 @@ EMISSION = "emission"
 """The key of the packets that an order's proxy may send."""
 WHEN = "when"
 """The key of the times at which an order's proxy runs."""
+MAX_TOLD_STATE = 1024
+"""Bytes of a proxy's state, as CBOR, that goes along with its events."""
 SECRETS = frozenset({"password"})
 """Keys of settings that only the proxy sees."""
 HIDDEN = "(hidden)"
@@ -136,13 +138,14 @@ class AppsPaused:
 
 @dataclass(frozen=True, slots=True)
 class AppTold:
-    """A proxy has emitted an event; the paging role acts on it."""
+    """A proxy has emitted an event; the paging role acts on it. `state` is what it kept last; None: more than MAX_TOLD_STATE."""
 
     handover: bytes
     app: str
     kind: str
     flow: Flow | None = None
     detail: Mapping[str, JSON] = field(default_factory=dict)
+    state: Mapping[str, object] | None = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
 """Pages at an access node: a call to the device, again until it answers (P1, P11, P13).
 
-The home agent has signed the call (1170), and the device signs the answer for its home agent: the access node passes both on.
-Ways to reach the device are in `ways`. It must not know how a message gets on a link.
+The home agent has signed the call (1170), or a stand-in has sealed it (1172A), and the device answers likewise: the access node
+passes both on, and can make neither. Ways to reach the device are in `ways`. It must not know how a message gets on a link.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
-from typing import Final
+from typing import Final, TypeAlias
 
 from locum.roles.action_values.addresses import JSON, Addr, Source
 from locum.roles.action_values.page_calls import CallDecision
@@ -19,26 +19,42 @@ from locum.roles.foreign_agent.ways.settings import NO_WAYS, WaysConfiguration
 from locum.roles.mobile_ipv4.page_calls import read_call_answer
 from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
+from locum.wire.control.paging.cause import EventCause
+from locum.wire.control.paging.direct_message import DirectKind, DirectMessage, is_direct
+from locum.wire.control.paging.direct_page import PATH as DIRECT
+from locum.wire.control.paging.direct_page import DirectPage1172A, decode_1172a
 from locum.wire.control.paging.outcome import NO_PAGE, AnsweredBy, Outcome, PageAnswer, encode_page_answer
 from locum.wire.control.paging.page import PATH, Page1170, decode_1170
 from locum.wire.control.paging.way import Way
 from locum.wire.errors import WireError
 
+NUMBERS: Final = {PATH: "1170", DIRECT: "1172A"}
+"""Paths of pages, and the numbers of these messages."""
+SEALED: Final = EventCause("sealed", "sealed")
+"""Cause of a direct page, as far as an access node knows it."""
 MOST_CALLS: Final = 4096  # pages at once
 MOST_KNOWN: Final = 16_384  # devices that were visitors; beyond, the one that left first is forgotten
+
+
+AnyPage: TypeAlias = Page1170 | DirectPage1172A
 
 
 @dataclass(slots=True)
 class Call:
     """A page in progress. `answered`: the access node has answered for the device already."""
 
-    page: Page1170
+    page: AnyPage
     exchange: int
     kind: WayKind
     reach: Reach
     known: bool  # the device was, or is, a visitor
     answered: bool = False
     told: bool = False  # the event `calling` was emitted
+
+    @property
+    def number(self) -> str:
+        """Number of the message."""
+        return NUMBERS[DIRECT if isinstance(self.page, DirectPage1172A) else PATH]
 
 
 class PageDelivery(Part):
@@ -72,18 +88,19 @@ class PageDelivery(Part):
         return []
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
-        """A page of a home agent, or something that a way waits for; None: it is about something else."""
+        """A page of a home agent or a stand-in, or something that a way waits for; None: it is about something else."""
         if isinstance(event, WallClockStepped):
             self._stepped(event.ahead, now)
             return None
         if not isinstance(event, Asked):
             return self._by_way(event, now)
-        if event.path != PATH:
+        if event.path not in NUMBERS:
             return None
         try:
-            page = decode_1170(event.body)
+            page: AnyPage = (decode_1170 if event.path == PATH else decode_1172a)(event.body)
         except WireError as error:
-            return [Count(f"1170-{error.reason}"), _answer(event.exchange, NO_PAGE, Outcome.MALFORMED)]
+            refused = _answer(event.exchange, NO_PAGE, Outcome.MALFORMED)
+            return [Count(f"{event.path}-{error.reason}"), refused]
         call = self._begun(page, event, now)
         if isinstance(call, Call):
             assert isinstance(page.home_address, IPv4Address)
@@ -93,7 +110,7 @@ class PageDelivery(Part):
         counted = Count(f"page-{outcome.name.lower().replace('_', '-')}")
         return [counted, _answer(event.exchange, page.page, outcome, text=text)]
 
-    def _begun(self, page: Page1170, event: Asked, now: float) -> Call | tuple[Outcome, str]:
+    def _begun(self, page: AnyPage, event: Asked, now: float) -> Call | tuple[Outcome, str]:
         """The call of a page, or the outcome of one that is refused."""
         home_address = page.home_address
         if home_address not in event.authorised:
@@ -105,7 +122,8 @@ class PageDelivery(Part):
         if kind is None:
             return Outcome.REFUSED, f"this access node has no way {way.name!r}"
         places, known = self._places(way, home_address)
-        reach = Reach(page.page, home_address, page.call, page.cause, tuple(places), way, now + page.seconds)
+        cause = page.cause if isinstance(page, Page1170) else SEALED
+        reach = Reach(page.page, home_address, page.call, cause, tuple(places), way, now + page.seconds)
         if (refusal := kind.refusal(reach)) is not None:
             return Outcome.REFUSED, refusal
         if home_address in self._calls or len(self._calls) >= MOST_CALLS:
@@ -147,15 +165,30 @@ class PageDelivery(Part):
 
     def heard(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """A device's answer to a call."""
+        if is_direct(message):
+            return self._heard_direct(message)
         try:
             answer = read_call_answer(message)
         except WireError as error:
             return [Count(f"call-answer-{error.reason}")]
         call = self._calls.get(answer.home_address)
-        if call is None or call.page.page != answer.page:
+        if call is None or call.page.page != answer.page or isinstance(call.page, DirectPage1172A):
             return [Count("call-answer-late")]
         outcome = Outcome.REFUSED if answer.decision is CallDecision.REFUSED else Outcome.REACHED
         return self._end(call, outcome, by=AnsweredBy.MOBILE_NODE, proof=message)
+
+    def _heard_direct(self, message: bytes) -> list[Action]:
+        """The answer to a stand-in's call: its content is for the stand-in alone."""
+        try:
+            answer = DirectMessage.decode(message)
+        except WireError as error:
+            return [Count(f"call-answer-{error.reason}")]
+        if answer.kind is not DirectKind.ANSWER:
+            return [Count("call-answer-not-an-answer")]
+        call = self._calls.get(answer.home_address)
+        if call is None or call.page.page != answer.page or isinstance(call.page, Page1170):
+            return [Count("call-answer-late")]
+        return self._end(call, Outcome.REACHED, by=AnsweredBy.MOBILE_NODE, proof=message)
 
     def timeout(self, *, now: float) -> list[Action]:
         """Call again, or give up."""
@@ -186,8 +219,9 @@ class PageDelivery(Part):
             "known": call.known,
             "way": call.reach.way.name,
         }
-        actions.append(Emit("calling", PATH, home_address, None, detail))
-        if self._answers and call.known:
+        actions.append(Emit("calling", call.number, home_address, None, detail))
+        # A decision about a stand-in's call depends on its content: nobody answers in the place of the device.
+        if self._answers and call.known and isinstance(call.page, Page1170):
             call.answered = True
             by = AnsweredBy.ACCESS_NODE
             actions.append(_answer(call.exchange, call.page.page, Outcome.REACHED, by=by))
@@ -221,7 +255,7 @@ class PageDelivery(Part):
             "outcome": outcome.name.lower().replace("_", "-"),
             "calls": call.reach.sent,
         }
-        ended = [*call.kind.ended(call.reach), Emit("called", PATH, home_address, None, detail)]
+        ended = [*call.kind.ended(call.reach), Emit("called", call.number, home_address, None, detail)]
         if call.answered:
             return ended
         return [*ended, _answer(call.exchange, call.page.page, outcome, by=by, text=text, proof=proof)]

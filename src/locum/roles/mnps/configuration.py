@@ -1,16 +1,20 @@
 """The configuration of a stand-in as values. The role goes by them; nothing here imports its machines."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import Filter, Translation
 from locum.roles.forwarding import Forwarding, forwarding
+from locum.roles.paging.limits import PageLimits
 from locum.security.association import Association
+from locum.security.sealing import SealingKeys
 from locum.wire.control import MAX_SESSIONS
 
 MAX_BID = 63  # a rule's identifier is made of the binding's: those from 16384 on are the home agent's to give
 MAX_HANDOVERS = 256  # of all devices, unless the configuration has another number
+MOST_SECONDS = 45.0  # of a direct page: a device takes no call that is older than a minute
 DAY = 86400.0
 MAX_HELD = 7 * DAY
 
@@ -72,6 +76,9 @@ class StandInConfiguration:
     # Protocol and port of programs here that may answer for an absent device.
     services: tuple[tuple[int, int], ...] = ()
     location_server: Addr | None = None  # is asked where a device is (1135)
+    pages: PageLimits = field(default_factory=PageLimits)  # direct ones (1172A)
+    # Keys of direct pages, by home address: of the association with each device (1172A)
+    sealing: Mapping[Addr, SealingKeys] = field(default_factory=dict)
 
     def forwarding(self) -> Forwarding:
         """Permanent forwarding state, independent of takeovers."""

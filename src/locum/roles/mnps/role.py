@@ -48,6 +48,7 @@ from locum.roles.mnps.keeping import Keeping
 from locum.roles.mnps.leading import Leading
 from locum.roles.mnps.listening import Listening
 from locum.roles.mnps.ordering import Ordering
+from locum.roles.mnps.paging.direct_pages import DirectPages
 from locum.roles.mnps.paging.event_tables import EventTables
 from locum.roles.mnps.parts import WaitingParts
 from locum.roles.mnps.quotas import Quotas
@@ -122,8 +123,10 @@ class StandIn:
         )
         self.event_tables = EventTables(configuration, self._holdings, self.registration, randomness)
         self._replies.events = self.event_tables.application
+        self.direct_pages = DirectPages(configuration, self._holdings, self.triggering.device_at, randomness)
         self._parts = WaitingParts(
-            self.event_tables,  # first: it listens to events that concern others as well
+            self.direct_pages,  # first: they listen to events that concern others as well
+            self.event_tables,
             *(() if self.registration is None else (self.registration,)),
             self._quotas,
             self._switching,

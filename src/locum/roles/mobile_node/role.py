@@ -27,7 +27,7 @@ from locum.roles.mobile_node.notices import notified
 from locum.roles.mobile_node.orders import OwnOrders
 from locum.roles.mobile_node.own_location import OwnLocation
 from locum.roles.mobile_node.own_rules import OwnRules
-from locum.roles.mobile_node.page_calls import PageCalls
+from locum.roles.mobile_node.paging.calls import Calls
 from locum.roles.mobile_node.paging.configuration import NO_PAGING, PagingConfiguration
 from locum.roles.mobile_node.paging.own_paging import OwnPaging
 from locum.roles.mobile_node.paging.received_events import ReceivedEvents
@@ -69,7 +69,7 @@ class SleepingNode:
         self._arrivals: list[bytes] = []  # packets for programs, once it is awake
         self.untold: Report | None = None  # of sessions that a restart ended, until a command reads it
         self.abandoning = Abandoning(self._dialogue)
-        self._calls = PageCalls(mobile)
+        self._calls = Calls(mobile, lambda: self._may_wake, lambda now: self.wake(now=now), randomness)
         self.rules = OwnRules()
         mobile.ride(self.rules)
         self.orders = OwnOrders(mobile.configuration.apps, lambda: self._home_address)
@@ -80,6 +80,7 @@ class SleepingNode:
         self.paging = OwnPaging(mobile, self.stand_ins, self.orders.unfinished, paging)
         self._parts = Parts(
             self.paging,
+            self._calls,
             self._location,
             self.events,
             self.awake_orders,
@@ -275,9 +276,7 @@ class SleepingNode:
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """Registration replies, advertisements, and calls of a page."""
         if is_experimental(message):
-            asleep = isinstance(self.state, Down | SendingBack | GoingDown)
-            actions, wakes = self._calls.called(message, source, asleep=asleep)
-            return [*actions, *(self.wake(now=now) if wakes else ())]
+            return self._calls.receive(message, source, now=now)
         return self._advance(self.mobile.receive(message, source, now=now), now)
 
     def happened(self, event: Event, *, now: float) -> list[Action]:
@@ -303,6 +302,10 @@ class SleepingNode:
         if isinstance(self.state, Down):
             times.append(self.state.handover.wake_at)
         return min((at for at in times if at is not None), default=None)
+
+    @property
+    def _may_wake(self) -> bool:
+        return isinstance(self.state, Down | SendingBack | GoingDown)
 
     @property
     def _machine(self) -> tuple[FallingAsleep | Waking, ...]:

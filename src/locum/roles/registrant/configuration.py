@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.apps import AppOrder
+from locum.roles.action_values.direct_pages import NOT_DIRECTED, DirectedDevice
 from locum.roles.action_values.flows import Encapsulation
 from locum.roles.nat import TraversalMode
 from locum.roles.registrant.routing import NO_ROUTING, Routing
@@ -67,6 +68,7 @@ class MobileNodeConfiguration:
 
     location_server: Addr | None = None  # is told where the device is (1212)
     sip_uris: tuple[str, ...] = ()  # by which the location server knows the device too
+    directed: DirectedDevice = NOT_DIRECTED  # decisions about direct pages (1172A)
     apps: tuple[AppOrder, ...] = ()  # proxies that attend its sessions at the stand-in while it sleeps
 
     @property

@@ -1,6 +1,6 @@
 """Message 1172A: a stand-in pages a device by its access node, with event and state (P5), as CBOR by paging.cddl.
 
-The access node passes on a call and an answer that it cannot read (`wire/mobile_ip/direct_call.py`); their content is here too. The
+The access node passes on a call and an answer that it cannot read (`wire/control/paging/direct_message.py`); their content is here too. The
 device may answer with new directions and go on sleeping.
 """
 

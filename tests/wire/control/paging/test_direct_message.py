@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from locum.wire.control.paging.direct_message import (
+    HEADER_BYTES,
+    MAX_MESSAGE,
+    DirectKind,
+    DirectMessage,
+    is_direct,
+)
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.direct_call import HEADER_BYTES, MAX_MESSAGE, DirectKind, DirectMessage, is_direct
 from locum.wire.mobile_ip.page_call import PageCall, Reason
 
 HOA = IPv4Address("10.50.0.9")

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address
 
+from locum.wire.control.paging.outcome import PAGE_BYTES
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.page_call import EXPERIMENTAL, PAGE_BYTES
+
+EXPERIMENTAL = 255  # type of the message (RFC 4064 section 3)
 
 # type, kind, two reserved bytes, page, home address, identification
 _FIXED = struct.Struct("!BBxx8s4sQ")
@@ -19,7 +21,7 @@ HEADER_BYTES = _FIXED.size
 
 
 class DirectKind(IntEnum):
-    """Kinds of these messages beside those of `page_call`."""
+    """Kinds of these messages beside those of `wire/mobile_ip/page_call.py`."""
 
     CALL = 3
     ANSWER = 4
