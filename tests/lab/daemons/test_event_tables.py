@@ -43,17 +43,19 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield lab
 
 
-def change(lab: Lab, *entries: Entry, home: object = HOME_ADDRESS4) -> StatusAnswer:
+def change(
+    lab: Lab, *entries: Entry, home: object = HOME_ADDRESS4, word: str = WORD, talker: int = TALKER
+) -> StatusAnswer:
     """A 1206 under an association of the correspondent's host, which names the home addresses."""
     table = EventTable1206(
         (home,),  # type: ignore[arg-type]
         Operation.REPLACE,
         round(time.time() * 1000),
         entries,
-        information={"word": WORD},
+        information={"word": word},
     )
     ends = [str(lab.topology.address4(node)) for node in ("cn", "mnps")]
-    names = [f"{TALKER:02x}01", f"{TALKER:02x}02", str(lab.configuration.key("cn-mnps")), "1206"]
+    names = [f"{talker:02x}01", f"{talker:02x}02", str(lab.configuration.key("cn-mnps")), "1206"]
     command = [sys.executable, "-m", "locum.lab.programs.speaker", *ends, *names, encode_1206(table).hex()]
     done = lab.processes.run("cn", command, 60.0)
     assert done.returncode == 0, done.stderr

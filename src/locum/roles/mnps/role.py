@@ -121,9 +121,17 @@ class StandIn:
             self._listening,
             configuration.quota.held_seconds,
         )
-        self.event_tables = EventTables(configuration, self._holdings, self.registration, randomness)
-        self._replies.events = self.event_tables.application
         self.direct_pages = DirectPages(configuration, self._holdings, self.triggering.device_at, randomness)
+        self.event_tables = EventTables(
+            configuration,
+            self._holdings,
+            self.registration,
+            randomness,
+            lambda home, firing, now: self.direct_pages.page(home, firing, now=now),
+        )
+        self.direct_pages.directed = self.event_tables.directed
+        self.direct_pages.fall_back = self.event_tables.by_home_agent
+        self._replies.events = self.event_tables.application
         self._parts = WaitingParts(
             self.direct_pages,  # first: they listen to events that concern others as well
             self.event_tables,

@@ -2,9 +2,11 @@
 
 import pytest
 
+from locum.roles.actions import Count
 from locum.roles.mnps.paging.device_table import size_of
 from locum.roles.mnps.paging.event_tables import NO_ROOM, EventTables
 from locum.roles.mnps.role import StandIn
+from locum.wire.control.paging.direct_page import NO_DIRECTIONS, Directions
 from locum.wire.control.paging.entry import Condition, Limits, Operator, Pattern
 from locum.wire.control.paging.event_table import EventTable1206, Operation, encode_1206
 from locum.wire.control.paging.status import PagingStatus, decode_status_answer
@@ -16,6 +18,7 @@ from tests.roles.mnps.paging.table_bench import (
     HOA6,
     OTHER,
     PAGE,
+    RULE,
     STORE,
     TELL,
     Bench,
@@ -333,3 +336,35 @@ def test_unreadable_rows_are_counted() -> None:
     bench.restart()
     assert bench.counts["unreadable-row"] == lost and not tables(bench).all()
     assert isinstance(bench.role, StandIn) and not [key for key in bench.rows if key[0] == "event"]
+
+
+# Directions of a device that was paged directly (P5)
+
+
+def test_directions_change_the_table_of_the_sleeper() -> None:
+    bench = asleep(entry(1, app="mail"), information={"seen": 1})
+    new = Directions((entry(9, kind="urgent"),), {"seen": 2}, (RULE,))
+    bench._perform(tables(bench).directed(HOA, new, bench.now))
+    device = tables(bench).of((HOA,))
+    assert device is not None and [it.identifier for it in device.table.entries] == [1, 9]
+    assert device.table.information == {"seen": 2} and bench.rules[-1].rules == (RULE,)
+    (told,) = [event for event in bench.events if event.detail.get("from") == "1172A"]
+    assert told.kind == "table-changed" and told.detail["entries"] == 2
+    bench.happened("urgent")
+    assert len(bench.pages) == 1
+    bench.restart()
+    again = tables(bench).of((HOA,))
+    assert again is not None and len(again.table.entries) == 2
+    assert bench.changed(table(7, entry(2))).status is PagingStatus.OK, "the device's own change is later"
+
+
+def test_directions_without_a_table_or_without_room_are_counted() -> None:
+    bench = Bench()
+    new = Directions((entry(9),))
+    assert tables(bench).directed(HOA, new, bench.now) == [Count("directions-no-table")]
+    bench = asleep(entry(1))
+    assert tables(bench).directed(HOA, NO_DIRECTIONS, bench.now) == []
+    tables(bench)._most_bytes = 1
+    assert tables(bench).directed(HOA, new, bench.now) == [Count("directions-limit")]
+    device = tables(bench).of((HOA,))
+    assert device is not None and [it.identifier for it in device.table.entries] == [1]

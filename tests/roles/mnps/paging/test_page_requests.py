@@ -3,17 +3,18 @@
 import pytest
 
 from locum.roles import actions as a
+from locum.roles.action_values.addresses import Addr
 from locum.roles.mnps.paging.page_requests import (
     AGAIN_FIRST,
     AGAIN_MAX,
     ANSWER_TIMEOUT,
     SETTLING,
-    DirectPage,
 )
+from locum.roles.paging.events import Firing
 from locum.wire.control.paging.entry import ActionKind, EntryAction
 from locum.wire.control.paging.outcome import Outcome, PageAnswer, encode_page_answer
 from locum.wire.control.paging.page_request import Order
-from tests.roles.mnps.paging.table_bench import DIRECT, HA, HOA, PAGE, Bench, entry, table
+from tests.roles.mnps.paging.table_bench import DIRECT, HA, HOA, Bench, entry, table
 
 
 def fired(*entries: object, bench: Bench | None = None) -> Bench:
@@ -142,50 +143,25 @@ def test_page_goes_to_the_home_agent_of_the_device() -> None:
     assert asked.message == "1172" and asked.detail["to"] == str(HA) and asked.detail["events"] == 1
 
 
-def test_direct_page_without_a_sender_goes_to_the_home_agent() -> None:
+def test_direct_page_that_is_not_possible_goes_to_the_home_agent() -> None:
     bench = fired(entry(1, DIRECT))
-    assert len(bench.pages) == 1
-    (asked,) = [event for event in bench.events if event.kind == "page-asked"]
-    assert str(asked.detail["direct"]).startswith("by the home agent: ")
-
-
-def direct(result: list[a.Action] | str) -> tuple[Bench, list[DirectPage]]:
-    """An entry that pages in both ways, and a sender of direct pages."""
-    bench, sent = Bench(), []
-
-    def send(page: DirectPage, _now: float) -> list[a.Action] | str:
-        sent.append(page)
-        return result
-
-    bench.role.event_tables.pages.direct = send
-    return fired(entry(1, PAGE, DIRECT), bench=bench), sent
+    assert len(bench.pages) == 1 and waits(bench)
+    (ended,) = [event for event in bench.events if event.kind == "direct-page-ended"]
+    assert (ended.detail["outcome"], ended.detail["entry"]) == ("not-authorised", 1)
+    assert not [key for table_, key in bench.rows if table_ == "direct_page"]
 
 
 def test_direct_page_comes_first_and_alone() -> None:
-    bench, sent = direct([])
-    assert len(sent) == 1 and not bench.pages and sent[0].home_addresses[0] == HOA
-    ended = bench.role.event_tables.pages.ended(sent[0].identifier, Outcome.REACHED, now=bench.now)
-    bench._perform(ended)
-    assert bench.outcomes() == ["reached"] and not waits(bench)
+    bench, paged = Bench(), []
 
+    def direct(home: Addr, firing: Firing, _now: float) -> list[a.Action]:
+        paged.append((home, firing))
+        return []
 
-def test_direct_page_that_fails_goes_to_the_home_agent() -> None:
-    bench, sent = direct([])
-    pages = bench.role.event_tables.pages
-    bench._perform(pages.ended(sent[0].identifier, Outcome.NO_ANSWER, now=bench.now))
-    bench.advance(AGAIN_FIRST + 1)
-    assert len(sent) == 1 and len(bench.pages) == 1
-    bench, sent = direct([])
-    bench.advance(ANSWER_TIMEOUT + 1)  # nobody has told an outcome
-    assert len(sent) == 1 and len(bench.pages) == 1
-
-
-def test_agent_that_goes_on_ends_the_page() -> None:
-    bench, sent = direct([])
-    pages = bench.role.event_tables.pages
-    bench._perform(
-        pages.ended(sent[0].identifier, Outcome.REACHED, "mail comes later", now=bench.now, over=True)
-    )
-    assert bench.outcomes() == ["goes-on"] and not waits(bench)
-    bench._perform(pages.ended(sent[0].identifier, Outcome.REACHED, now=bench.now))
-    assert bench.counts["page-answer-unexpected"] == 1
+    bench.role.event_tables._acting.direct = direct
+    fired(entry(1, EntryAction(ActionKind.PAGE, Order.WITH), DIRECT), bench=bench)
+    ((home, firing),) = paged
+    assert home == HOA and firing.entry.identifier == 1 and not bench.pages
+    bench._perform(bench.role.event_tables.by_home_agent(HOA, firing, bench.now))
+    assert [page.order for page in bench.pages] == [Order.WITH], "it falls back to the other action"
+    assert bench.role.event_tables.by_home_agent(HA, firing, bench.now) == [a.Count("page-no-table")]

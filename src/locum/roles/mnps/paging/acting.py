@@ -3,11 +3,11 @@
 It must not know the patterns of an entry, nor the course of a page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from locum.roles.action_values.addresses import JSON
+from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.event_tables import CorrespondentTold, TellCorrespondent
 from locum.roles.actions import Action, Count, Emit
 from locum.roles.mnps.paging.device_table import DeviceTable
@@ -37,6 +37,8 @@ class Acting:
     def __init__(self, pages: PageRequests) -> None:
         self._pages = pages
         self.ahead = 0.0  # seconds that the wall clock is ahead
+        self.direct: Callable[[Addr, Firing, float], list[Action]]
+        """Pages by the access node (1172A)."""
 
     def fired(
         self, device: DeviceTable, firings: Sequence[Firing], happened: Happened, now: float
@@ -67,19 +69,18 @@ class Acting:
                 return device.store(number, event, round((now + self.ahead) * 1000))
             case ActionKind.TELL:
                 return self._tell(action.text, happened)
-        if action.kind is ActionKind.PAGE and any(
-            other.kind is ActionKind.PAGE_DIRECT for other in firing.actions
-        ):
+        if action.kind is ActionKind.PAGE_DIRECT:
+            return self.direct(device.key, firing, now)
+        if any(other.kind is ActionKind.PAGE_DIRECT for other in firing.actions):
             return []  # the direct page falls back to this one
-        order = next((other.order for other in firing.actions if other.kind is ActionKind.PAGE), None)
+        return self.by_home_agent(device, firing, now)
+
+    def by_home_agent(self, device: DeviceTable, firing: Firing, now: float) -> list[Action]:
+        """Page by the home agent (1172)."""
+        order = next((action.order for action in firing.actions if action.kind is ActionKind.PAGE), None)
+        number, event = firing.entry.identifier, firing.events[-1]
         return self._pages.page(
-            device.home_addresses,
-            number,
-            event,
-            now=now,
-            order=order,
-            direct=action.kind is ActionKind.PAGE_DIRECT,
-            events=firing.count,
+            device.home_addresses, number, event, now=now, order=order, events=firing.count
         )
 
     def _tell(self, text: str, happened: Happened) -> list[Action]:

@@ -4,7 +4,7 @@ A device or its access node changes the table of the device (1206). An event of 
 while the device sleeps is compared with the table. It must not know how a page is sent, nor the course of a proxy.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Final
@@ -45,10 +45,12 @@ from locum.roles.mnps.paging.packets import PACKET, packet_event
 from locum.roles.mnps.paging.page_requests import PageRequests
 from locum.roles.mnps.parts import WaitingPart
 from locum.roles.mnps.registration import StandInRegistration
+from locum.roles.paging.events import Firing
 from locum.roles.paging.stored_events import EVENTS, StoredEvent
 from locum.roles.parts import readable
 from locum.roles.timers import Deadlines
 from locum.wire.control.paging.cause import MAX_APP, MAX_KIND, ApplicationEvent, carried
+from locum.wire.control.paging.direct_page import NO_DIRECTIONS, Directions
 from locum.wire.control.paging.entry import MINUTES, ActionKind
 from locum.wire.control.paging.event_table import PATH, EventTable1206, Operation, decode_1206
 from locum.wire.control.paging.status import (
@@ -81,10 +83,12 @@ class EventTables(WaitingPart):
         holdings: Holdings,
         registration: StandInRegistration | None,
         randomness: Randomness,
+        direct: Callable[[Addr, Firing, float], list[Action]],
         *,
         most: int = MAX_TABLES,
         most_bytes: int = MAX_SIZE,
     ) -> None:
+        """`direct` pages a device by its access node (1172A)."""
         self._configuration, self._holdings, self._registration = configuration, holdings, registration
         self._most, self._most_bytes = most, most_bytes
         self._size = 0
@@ -98,6 +102,7 @@ class EventTables(WaitingPart):
         self._ahead = 0.0
         self.pages = PageRequests(self.home_agent, randomness)
         self._acting = Acting(self.pages)
+        self._acting.direct = direct
         self.rules = AgentRules(self.home_agent, self._rules_answered)
 
     # Reading -----------------------------------------------------------------------------------------------------
@@ -304,7 +309,34 @@ class EventTables(WaitingPart):
                 return True
         return False
 
-    def _change(self, device: DeviceTable, change: EventTable1206, event: Asked, now: float) -> list[Action]:
+    def directed(self, home_address: Addr, directions: Directions, now: float) -> list[Action]:
+        """Directions of a device that was paged directly (P5): new entries, and information and rules in the place of others."""
+        device = self.of((home_address,))
+        if device is None:
+            return [Count("directions-no-table")]
+        # Later than the last change, and earlier than the next one of the device's own clock.
+        change = EventTable1206(
+            device.home_addresses,
+            Operation.PUT,
+            device.table.sent + 1,
+            directions.entries,
+            (),
+            directions.information,
+            0,
+            directions.rules,
+        )
+        if (refusal := self._refusal(device, change)) is not None:
+            return [Count(f"directions-{refusal.name.lower()}")]
+        return [] if directions == NO_DIRECTIONS else self._change(device, change, None, now)
+
+    def by_home_agent(self, home_address: Addr, firing: Firing, now: float) -> list[Action]:
+        """A direct page has failed: page by the home agent, unless the device has removed its table."""
+        device = self.of((home_address,))
+        return [Count("page-no-table")] if device is None else self._acting.by_home_agent(device, firing, now)
+
+    def _change(
+        self, device: DeviceTable, change: EventTable1206, event: Asked | None, now: float
+    ) -> list[Action]:
         answer = device.table.change(change)
         if device.key not in self._devices:
             self._add(device)
@@ -322,11 +354,12 @@ class EventTables(WaitingPart):
             "operation": change.operation.name.lower(),
             "entries": len(device.table.entries),
             "rules": len(device.table.rules),
-            "from": str(event.peer),
+            "from": "1172A" if event is None else str(event.peer),
         }
         wanted = self.rules.want(device.home_addresses, device.table.rules, now=now)
-        self._waiting.setdefault(device.key, []).append((event.exchange, answer, change))
-        self._impatient.set(device.key, now + PATIENCE)
+        if event is not None:
+            self._waiting.setdefault(device.key, []).append((event.exchange, answer, change))
+            self._impatient.set(device.key, now + PATIENCE)
         gone = [] if device.table.entries else self.pages.forget(device.key)
         waits = self.rules.status(device.key) is None
         return [

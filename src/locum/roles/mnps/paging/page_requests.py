@@ -1,6 +1,6 @@
-"""Pages that a stand-in's event tables ask for (P4, P5): one for each device, until it is reached or back.
+"""Pages that a stand-in's event tables ask the home agent for (1172, P4): one for each device, until it is reached or back.
 
-A page is asked for at the home agent (1172), or sent to the access node (1172A) by `direct`. A request without an answer is
+Direct pages that have failed come here too. A request without an answer is
 repeated, and so is a page with another outcome than "reached", less and less often: the event is never lost. Further events
 join the page that waits. It must not know tables, nor when a device sleeps.
 """
@@ -43,25 +43,6 @@ AGAIN_FIRST, AGAIN_MAX = 60.0, 3600.0
 """The same after a page with another outcome."""
 SETTLING: Final = 10.0
 """Seconds that a new page waits after one that has reached the device: it is on its way back then."""
-FALLEN_BACK: Final = "by the home agent"
-
-
-@dataclass(frozen=True, slots=True)
-class DirectPage:
-    """A page to send to the device's access node (1172A)."""
-
-    identifier: bytes
-    home_addresses: tuple[Addr, ...]
-    event: ApplicationEvent
-
-
-Direct = Callable[[DirectPage, float], list[Action] | str]
-"""Send the page at this time; a text says why that is not possible. The outcome goes to `PageRequests.ended`."""
-
-
-def not_direct(_page: DirectPage, _now: float) -> list[Action] | str:
-    """The sender of a stand-in that cannot page by access nodes."""
-    return "the stand-in pages by the home agent"
 
 
 @dataclass(slots=True)
@@ -74,13 +55,11 @@ class WaitingPage:
     event: ApplicationEvent
     since: float  # steady seconds
     order: Order | None = None
-    direct: bool = False
     events: int = 1
     attempts: int = 0
     unanswered: int = 0  # attempts in a row
     failed: int = 0  # outcomes other than "reached"
     request: int | None = None
-    way: str = ""  # of the last attempt: "1172" or "1172A"
     last: str = ""  # outcome of the last attempt, for users
 
     @property
@@ -97,7 +76,6 @@ class WaitingPage:
             "event": cbor.encode(self.event.to_cbor()).hex(),
             "since": self.since,
             "order": None if self.order is None else int(self.order),
-            "direct": self.direct,
             "events": self.events,
             "failed": self.failed,
         }
@@ -117,7 +95,6 @@ class WaitingPage:
             ApplicationEvent.from_cbor(body, "row"),
             float(since),
             None if order is None else Order(int(str(order))),
-            bool(row["direct"]),
             int(str(row["events"])),
             failed=int(str(row["failed"])),
         )
@@ -134,7 +111,6 @@ class PageRequests:
 
     home_agent: Callable[[Sequence[Addr]], Addr | None]
     randomness: Randomness
-    direct: Direct = not_direct
     _pages: dict[Addr, WaitingPage] = field(default_factory=dict)
     _by_request: dict[int, Addr] = field(default_factory=dict)
     _due: Deadlines[Addr] = field(default_factory=Deadlines)
@@ -161,7 +137,6 @@ class PageRequests:
         *,
         now: float,
         order: Order | None = None,
-        direct: bool = False,
         events: int = 1,
     ) -> list[Action]:
         """Page the device for this event, or let the event join the page that waits."""
@@ -172,7 +147,7 @@ class PageRequests:
             doubled = before.bit_length() != page.events.bit_length()
             return [Count("page-joined", events), *([page.persist()] if doubled else [])]
         identifier = self.randomness.getrandbits(8 * PAGE_BYTES).to_bytes(PAGE_BYTES, "big")
-        page = WaitingPage(identifier, home_addresses, entry, event, now, order, direct, events)
+        page = WaitingPage(identifier, home_addresses, entry, event, now, order, events)
         self._pages[device] = page
         settled = self._reached.pop(device, now - SETTLING) + SETTLING
         if settled > now:
@@ -191,39 +166,19 @@ class PageRequests:
         page = self._pages.get(device)
         return [] if page is None else self._over(page, "withdrawn", "the entry was removed")
 
-    def ended(
-        self, identifier: bytes, outcome: Outcome, text: str = "", *, now: float, over: bool = False
-    ) -> list[Action]:
-        """The outcome of a direct page. `over`: nothing is to follow, whatever it was (the agent goes on)."""
-        page = next((page for page in self._pages.values() if page.identifier == identifier), None)
-        if page is None:
-            return [Count("page-answer-unexpected")]
-        if over:
-            return self._over(page, "goes-on", text)
-        return self._outcome(page, outcome, text, now)
-
     def _attempt(self, page: WaitingPage, now: float) -> list[Action]:
-        """By the access node at first, where that is asked for; after a failure by the home agent."""
         page.attempts += 1
-        detail = self._detail(page)
-        if page.direct and not page.failed and not page.unanswered:
-            sent = self.direct(DirectPage(page.identifier, page.home_addresses, page.event), now)
-            if not isinstance(sent, str):
-                page.way = "1172A"
-                self._due.set(page.key, now + ANSWER_TIMEOUT)
-                return [*sent, Emit("page-asked", "1172A", page.key, None, detail)]
-            detail |= {"direct": f"{FALLEN_BACK}: {sent}"}
         home_agent = self.home_agent(page.home_addresses)
         if home_agent is None:
             page.last = "no home agent"
             return [Count("page-no-home-agent"), *self._later(page, now)]
-        page.request, page.way = next(self._numbers), PATH
+        page.request = next(self._numbers)
         self._by_request[page.request] = page.key
         self._due.cancel(page.key)
         body = encode_1172(PageRequest1172(page.identifier, page.key, page.event, page.order))
         return [
             Ask(page.request, home_agent, PATH, body, ANSWER_TIMEOUT),
-            Emit("page-asked", PATH, page.key, None, detail | {"to": str(home_agent)}),
+            Emit("page-asked", PATH, page.key, None, self._detail(page) | {"to": str(home_agent)}),
         ]
 
     def _detail(self, page: WaitingPage) -> dict[str, JSON]:
@@ -278,7 +233,7 @@ class PageRequests:
             Count(f"page-{word}"),
             *later,
             page.persist(),
-            Emit("page-outcome", page.way or PATH, page.key, None, detail),
+            Emit("page-outcome", PATH, page.key, None, detail),
         ]
 
     def _later(self, page: WaitingPage, now: float) -> list[Action]:
@@ -301,7 +256,7 @@ class PageRequests:
         return [
             Count(f"page-{outcome}"),
             Forget(TABLE, page_key(page.key)),
-            Emit("page-outcome", page.way or PATH, page.key, None, detail),
+            Emit("page-outcome", PATH, page.key, None, detail),
         ]
 
     # Time --------------------------------------------------------------------------------------------------------
@@ -313,8 +268,6 @@ class PageRequests:
             page = self._pages.get(device)
             if page is None:
                 continue
-            if page.way == "1172A" and not page.failed and not page.unanswered:  # nobody has told an outcome
-                page.unanswered += 1
             actions += self._attempt(page, now)
         return actions
 
