@@ -23,6 +23,7 @@ from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Configuration,
 from locum.lab.errors import Interrupted, LabError
 from locum.lab.network.namespaces import Network, run
 from locum.lab.network.place import LabPlace
+from locum.lab.network.radio import Listening
 from locum.lab.network.topology import Topology, figure_5
 from locum.lab.processes import Processes, Program, is_frozen, wait_until
 from locum.lab.timeline import Event, Timeline
@@ -327,6 +328,12 @@ class Lab:
         self.network.fade(access_node, silent)
         after = self.timeline.mark("radio-faded" if silent else "radio-back", link=f"{access_node}-mn")
         return before if not silent else after
+
+    def listen(self, listening: Listening | None, access_node: str = "an1") -> None:
+        """Let the device's radio listen in slots, or lose frames by chance; None: hear everything again."""
+        self.network.listen(access_node, listening)
+        detail = {} if listening is None else {"cycle": listening.cycle, "loss": listening.loss}
+        self.timeline.mark("radio-listens", link=f"{access_node}-mn", **detail)
 
     def close_lid(self, access_node: str = "an1") -> tuple[float, float, float]:
         """`locum sleep`, then the radio goes off: (when it began, when the command was done, when the link was cut)."""

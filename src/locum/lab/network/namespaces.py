@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from locum.lab.errors import LabError
 from locum.lab.network.place import LabPlace
+from locum.lab.network.radio import Frames, Listening, SleepyRadio
 from locum.lab.network.topology import HOME_NETWORK4, HOME_NETWORK6, MTU, Link, Node, Place, Topology
 
 BURST = 16_000
@@ -50,6 +51,7 @@ class Network:
     def __init__(self, place: LabPlace, topology: Topology) -> None:
         self.place = place
         self.topology = topology
+        self._radios: dict[str, SleepyRadio] = {}
 
     def build(self) -> None:
         """Everything up; raises LabError on the first refusal (the caller removes the place)."""
@@ -151,6 +153,23 @@ class Network:
                     "blackhole",
                 ]
             )
+
+    def listen(self, access_node: str, listening: Listening | None) -> None:
+        """Let the device's end of a radio link listen in slots, or lose frames by chance; None: as it was."""
+        radio = self._radios.get(access_node)
+        if listening is None:
+            if radio is not None:
+                self._radios.pop(access_node).close()
+            return
+        if radio is None:
+            far = self.topology.radio(access_node).far
+            pins = self.place.bpf_root / f"radio-{far.interface}"
+            radio = self._radios[access_node] = SleepyRadio(inside(self.place, far.node), far.interface, pins)
+        radio.listen(listening)
+
+    def heard(self, access_node: str) -> Frames:
+        """Frames of a radio that `listen` has changed."""
+        return self._radios[access_node].frames()
 
     def radio_frames(self, access_node: str) -> int:
         """Frames both ends of a radio link have sent and received so far, by the interfaces' own counters."""
