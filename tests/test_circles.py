@@ -77,8 +77,8 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "locum.cli": {"orders": (), "paging": ()},
     "locum.roles.foreign_agent": {"contexts": (), "ways": ()},
-    "locum.roles.home_agent": {"keying": (), "paging": ()},
     "locum.roles.mobile_node": {"paging": (), "wake": ()},
+    "locum.roles.home_agent": {"keying": (), "paging": ()},
     "locum.roles": {
         "action_values": (),
         "location": ("action_values",),

@@ -341,7 +341,9 @@ def performed(bench: Bench) -> list[type]:
     node.session_capture, node.replaying, node.stand_in = session_capture, bare(Replaying), stand_in
     node.replaying.waiting = bare(WaitingConnections)
     node._prober = bare(Prober)
-    node._host = HostHandlers("n", cast(Any, None), None, lambda _: None, lambda _role, _event: None)
+    node._host = HostHandlers(
+        "n", cast(Any, None), None, lambda _: None, lambda _role, _event: None, bench.store
+    )
     stand_in.apps, stand_in.transfers = bare(Apps), bare(AppTransfers)
     stand_in.table_events = bare(TableEvents)
     stand_in.apps.outlets = Outlets(cast(Any, None), AppLimits())

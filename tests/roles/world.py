@@ -113,7 +113,12 @@ from locum.roles.mobile_node.paging.configuration import PagingConfiguration
 from locum.roles.mobile_node.role import SleepingNode
 from locum.roles.mobile_node.selection import EVERYTHING, Selection
 from locum.roles.mobile_node.states import Down, Up
-from locum.roles.registrant.configuration import ListeningPort, MobileNodeConfiguration
+from locum.roles.registrant.configuration import (
+    ALWAYS_LISTENS,
+    ListeningPort,
+    MobileNodeConfiguration,
+    OwnWayConfiguration,
+)
 from locum.roles.registrant.registrant import RegistrationClient
 from locum.roles.registrant.routing import NO_ROUTING, Routing
 from locum.security.association import Algorithm, Association, Replay
@@ -292,6 +297,7 @@ class World:
         routing: Routing = NO_ROUTING,
         listening: tuple[ListeningPort, ...] = (),
         unread_beyond: int = 16 << 20,
+        own_way: OwnWayConfiguration = ALWAYS_LISTENS,
         located: Collection[str] = (),
     ) -> None:
         """`located`: which of "ha", "an" and "mn" report to a location server, on the home agent's host.
@@ -379,6 +385,7 @@ class World:
                 routing=self.routing,
                 boot=self.boot,
                 stranded=self.stranded,
+                own_way=own_way,
                 unread_beyond=self.unread_beyond,
                 unread_beyond_total=self.unread_beyond_total,
                 listening=self.listening,

@@ -146,7 +146,9 @@ class Node:
         await self._prepare_host()
         self._open_registrations()
         self._open_memberships()
-        self._host = HostHandlers(node.name, self.network, self.memberships, self._owned, self.driver.feed)
+        self._host = HostHandlers(
+            node.name, self.network, self.memberships, self._owned, self.driver.feed, self.host_store
+        )
         self._closers.push_async_callback(self._host.close)
         self._open_sessions()
         self._prober = Prober(partial(self.driver.feed, "foreign_agent"), self._probe_source)
@@ -249,7 +251,7 @@ class Node:
             from locum.node.registration.echo_responder import EchoResponder
 
             for address in home.addresses:
-                answering = (self._tunnelled_in_udp, self._inject, self.events.count)
+                answering = (self._tunnelled_in_udp, self.plane.inject, self.events.count)
                 self._listen(EchoResponder(address, *answering))
 
     def _close_registrations(self) -> None:
@@ -279,14 +281,14 @@ class Node:
 
             self.session_capture = SessionCapture(
                 node.name, node.run_dir, mobile.freeze, self.host_store,
-                lambda event: self.driver.feed("mobile_node", event), self._inject,
+                lambda event: self.driver.feed("mobile_node", event), self.plane.inject,
                 mobile.exclusions, self.plane.divert,
                 self._keep_alive(mobile.keep_alive),
             )  # fmt: skip
             self._closers.push_async_callback(self.session_capture.close)
             session_capture = self.session_capture
             self.replaying = Replaying(
-                lambda event: self.driver.feed("mobile_node", event), self._inject,
+                lambda event: self.driver.feed("mobile_node", event), self.plane.inject,
                 lambda: session_capture.frozen, self.events.emit, mobile.accept_seconds,
             )  # fmt: skip
             self._closers.push_async_callback(self.replaying.close)
@@ -298,7 +300,7 @@ class Node:
             self.stand_in = StandIn(
                 node.name, self.settings.mnps, self.host_store, lambda event: self.driver.feed("mnps", event),
                 lambda told: self.events.emit(told.kind, told.message, told.home_address, told.flow, told.detail),
-                LocalPeers(self.network, self.watch), self._inject,
+                LocalPeers(self.network, self.watch), self.plane.inject,
                 self.events.count,
             )  # fmt: skip
             self._closers.push_async_callback(self.stand_in.close)
@@ -459,9 +461,6 @@ class Node:
     def _opening(self, packet: bytes) -> None:
         if self.stand_in is not None:
             self.stand_in.openings.came(packet)
-
-    def _inject(self, packet: bytes) -> None:
-        self.plane.inject(packet)
 
     def _owned(self, home_address: IPv4Address) -> None:
         self.registrations.home_address = home_address

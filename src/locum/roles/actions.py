@@ -21,11 +21,14 @@ from locum.roles.action_values.handed import HandedAction, HandedEvent
 from locum.roles.action_values.listeners import AcceptingAction, AcceptingEvent
 from locum.roles.action_values.locations import LocationTold, TellLocation
 from locum.roles.action_values.paging import (
+    ArmCard,
     CallByCommand,
+    CardArmed,
     CommandEnded,
     EndCommand,
     PageAsked,
     PageTriggered,
+    RestoreCard,
     SendMagicPacket,
 )
 from locum.roles.action_values.sessions import SessionAction, SessionEvent
@@ -193,6 +196,8 @@ Action: TypeAlias = (
     | EndCommand
     | EventTableAction
     | DecidePage
+    | ArmCard
+    | RestoreCard
 )
 
 
@@ -325,6 +330,7 @@ Event: TypeAlias = (
     | CommandEnded
     | PageAsked
     | PageDecided
+    | CardArmed
     | SessionEvent
     | AcceptingEvent
     | HandedEvent

@@ -3,7 +3,10 @@
 from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.location.entry import LocationEntry, Origin
 from locum.roles.location.role import LocationServer
+from locum.roles.mobile_node.paging.own_way import spread
+from locum.roles.registrant.configuration import OwnWayConfiguration
 from locum.wire.control.paging.page_rules import DeviceState
+from locum.wire.control.paging.way import Way
 from tests.roles.world import AN1, AN2, HOA, HOA6, World, asleep, awake
 
 ALL = ("ha", "an", "mn")
@@ -135,3 +138,13 @@ def test_registrations_alone_give_locations() -> None:
     world.cut("radio0")
     world.advance(900)
     assert place(world) == (AN2, AN2, DeviceState.AWAKE)
+
+
+def test_way_of_the_device_is_kept_while_access_nodes_report() -> None:
+    world = World(located=ALL, own_way=OwnWayConfiguration(cycle=320, length=20))
+    world.advance(5)
+    world.sleep()
+    world.advance(900)
+    found = entry(world)
+    assert found is not None and found.asleep
+    assert found.location.way == Way("link", b"", 320, spread(HOA, 320), 20)

@@ -10,6 +10,7 @@ from locum.node.config.listening import listening
 from locum.node.config.location import sip_uris
 from locum.node.config.paging.directions import directed
 from locum.node.config.paging.own_paging import own_paging
+from locum.node.config.paging.ways import own_way
 from locum.node.config.parts import (
     LONGEST_LIFETIME,
     agent_key,
@@ -64,6 +65,7 @@ def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         location_server=table.optional("location_server"),
         directed=directed(table),
         sip_uris=sip_uris(table, "sip_uris"),
+        own_way=own_way(table, links(table, "links", node)),
     )
     settings = MobileNodeSettings(
         configuration,

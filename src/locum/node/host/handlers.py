@@ -7,7 +7,9 @@ from typing import Protocol
 from locum.node.host.network import HostNetwork
 from locum.node.host.page_commands import PageCommands
 from locum.node.host.page_decider import PageDecider
+from locum.node.host.wake_card import WakeCards
 from locum.node.performer import Handler
+from locum.node.tables import HostStore
 from locum.roles.action_values.forwarding import LeaveAgent, NeighbourEntry, RemoveNeighbour, UseAgent
 from locum.roles.actions import Event
 from locum.roles.profile_requests import OwnHomeAddress
@@ -30,12 +32,14 @@ class HostHandlers:
         memberships: NeighbourListener | None,
         owned: Callable[[IPv4Address], None],
         feed: Callable[[str, Event], None],
+        store: HostStore,
     ) -> None:
         """`feed` gives an event to a role."""
         self._node, self._network = node, network
         self._memberships, self._owned = memberships, owned
         self._page_commands = PageCommands(lambda ended: feed("foreign_agent", ended))
         self._page_decider = PageDecider(lambda decided: feed("mobile_node", decided))
+        self._wake_cards = WakeCards(store, lambda told: feed("mobile_node", told))
 
     def handlers(self) -> Mapping[type, Handler]:
         """The function for each type of action."""
@@ -47,6 +51,7 @@ class HostHandlers:
             OwnHomeAddress: self._own_home_address,
             **self._page_commands.handlers(),
             **self._page_decider.handlers(),
+            **self._wake_cards.handlers(),
         }
 
     async def close(self) -> None:

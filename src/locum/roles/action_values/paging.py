@@ -86,3 +86,27 @@ class CommandEnded:
     page: bytes
     code: int | None
     text: str = ""  # the first line that it has written, for people
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCard:
+    """Device: let magic packets wake this machine by the card of a link. `CardArmed` comes."""
+
+    link: str
+    password: bytes = b""  # of SecureOn
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreCard:
+    """Device: give the card of a link the setting that it had before."""
+
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class CardArmed:
+    """Event: the card is armed, or the reason why it is not, and its own link-layer address."""
+
+    link: str
+    card: bytes
+    reason: str = ""

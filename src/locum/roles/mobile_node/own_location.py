@@ -1,6 +1,6 @@
 """Reports of a device to a location server (1212, P6): when it moves, falls asleep, or is awake again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from locum.roles.actions import Action, Event, Persist
 from locum.roles.location.reports import ASLEEP_LIFETIME, LocationReports
@@ -11,6 +11,7 @@ from locum.roles.registrant.registrant import RegistrationClient
 from locum.wire.control.paging.location import Location1212
 from locum.wire.control.paging.page_rules import DeviceState
 from locum.wire.control.paging.provision import MAX_NODE_ID
+from locum.wire.control.paging.way import Way
 
 MARGIN = 10
 """Seconds that an entry outlives the registration: a renewal may be on its way."""
@@ -19,7 +20,9 @@ MARGIN = 10
 class OwnLocation(Part):
     """Of one device; without a server it does nothing."""
 
-    def __init__(self, mobile: RegistrationClient) -> None:
+    def __init__(self, mobile: RegistrationClient, way: Callable[[], Way | None] = lambda: None) -> None:
+        """`way`: to reach the device while it sleeps."""
+        self._way = way
         configuration = mobile.configuration
         self._mobile = mobile
         self._reports = LocationReports(configuration.location_server)
@@ -81,5 +84,6 @@ class OwnLocation(Part):
             uris,
             None if attachment.colocated else attachment.care_of,
             attachment.care_of,
-            state=state,
+            self._way(),
+            state,
         )

@@ -30,6 +30,7 @@ from locum.roles.mobile_node.own_rules import OwnRules
 from locum.roles.mobile_node.paging.calls import Calls
 from locum.roles.mobile_node.paging.configuration import NO_PAGING, PagingConfiguration
 from locum.roles.mobile_node.paging.own_paging import OwnPaging
+from locum.roles.mobile_node.paging.own_way import OwnWay
 from locum.roles.mobile_node.paging.received_events import ReceivedEvents
 from locum.roles.mobile_node.paging.wishes import Wish
 from locum.roles.mobile_node.partial_handovers import NotPossible, PartialHandovers, stand_in_named
@@ -76,9 +77,12 @@ class SleepingNode:
         self.awake_orders = AwakeOrders(
             self.orders, self.partial_handovers, mobile, self.stand_ins, lambda: isinstance(self.state, Up)
         )
-        self._location, self.events = OwnLocation(mobile), ReceivedEvents()
-        self.paging = OwnPaging(mobile, self.stand_ins, self.orders.unfinished, paging)
+        self.way = OwnWay(lambda: mobile.configuration)
+        self._location, self.events = OwnLocation(mobile, self.way.way), ReceivedEvents()
+        unfinished = self.orders.unfinished
+        self.paging = OwnPaging(mobile, self.stand_ins, unfinished, paging, self.way.way)
         self._parts = Parts(
+            self.way,
             self.paging,
             self._calls,
             self._location,
@@ -371,6 +375,7 @@ class SleepingNode:
 
     def _enter(self, event: SleepEvent, state: SleepState) -> None:
         self.state = SLEEP.change(self.state, event, state)
+        self.way.entered(state)
         self._location.entered(state)
         self.paging.entered(state)
 

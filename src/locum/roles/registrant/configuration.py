@@ -27,6 +27,20 @@ class ListeningPort:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnWayConfiguration:
+    """The way to reach a device while it sleeps, by name, and its slots in milliseconds (P13)."""
+
+    name: str = "link"
+    cycle: int = 0  # 0: it always listens
+    length: int = 0
+    wake_link: str | None = None  # whose card is armed for Wake-on-LAN
+    password: bytes = b""  # of SecureOn
+
+
+ALWAYS_LISTENS = OwnWayConfiguration()
+
+
+@dataclass(frozen=True, slots=True)
 class MobileNodeConfiguration:
     """Times in seconds. With `colocated` the care-of address is `care_of_address`, or the link's own.
 
@@ -69,6 +83,7 @@ class MobileNodeConfiguration:
     location_server: Addr | None = None  # is told where the device is (1212)
     sip_uris: tuple[str, ...] = ()  # by which the location server knows the device too
     directed: DirectedDevice = NOT_DIRECTED  # decisions about direct pages (1172A)
+    own_way: OwnWayConfiguration = ALWAYS_LISTENS
     apps: tuple[AppOrder, ...] = ()  # proxies that attend its sessions at the stand-in while it sleeps
 
     @property

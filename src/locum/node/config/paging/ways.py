@@ -1,6 +1,7 @@
 """[[foreign_agent.way]] and [[foreign_agent.sleeper]]: ways to reach sleeping devices (P11, P13)."""
 
 import pwd
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 
 from locum.node.config.toml_table import Table
@@ -13,6 +14,7 @@ from locum.roles.foreign_agent.ways.settings import (
     WaysConfiguration,
     WaySettings,
 )
+from locum.roles.registrant.configuration import OwnWayConfiguration
 from locum.wire.control.paging.way import MAX_CYCLE, MAX_WAY, Way
 
 LENGTH = 20  # milliseconds of a slot, unless configured
@@ -93,6 +95,23 @@ def _sleeper(table: Table, known: set[str]) -> Way:
     offset = table.integer("page_offset", 0, least=0, most=max(cycle - 1, 0))
     table.close()
     return Way(name, link_address, cycle, offset, length if cycle else 0)
+
+
+def own_way(table: Table, links: Sequence[str]) -> OwnWayConfiguration:
+    """The keys of [mobile_node] about the way to reach this device. Raises ConfigError."""
+    name = way_name(table, "page_way") if "page_way" in table else Kind.LINK.value
+    cycle, length = slot_lengths(table)
+    wake_link = table.string("wake_on_lan", None)
+    if wake_link is not None and wake_link not in links:
+        raise table.error("wake_on_lan", f"{wake_link!r} is not among links")
+    if wake_link is not None and "page_way" in table:
+        raise table.error("wake_on_lan", "is a way of its own; leave page_way out")
+    password = b""
+    if "wake_password_file" in table:
+        password = table.secret("wake_password_file", short=True)
+        if wake_link is None or len(password) != CARD_BYTES:
+            raise table.error("wake_password_file", "is for wake_on_lan, and has 6 bytes")
+    return OwnWayConfiguration(name, cycle, length if cycle else 0, wake_link, password)
 
 
 def slot_lengths(table: Table) -> tuple[int, int]:

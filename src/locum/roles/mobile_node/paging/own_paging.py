@@ -36,6 +36,7 @@ from locum.wire.control.paging.page_rules import PATH as RULES_PATH
 from locum.wire.control.paging.page_rules import DeviceState, PageRules1204
 from locum.wire.control.paging.rules import PageAction
 from locum.wire.control.paging.status import MAX_ITEMS, MAX_LIFETIME
+from locum.wire.control.paging.way import Way
 
 FIRST_RULES, FIRST_TABLES, _END = 1 << 59, 1 << 60, 1 << 61
 """Numbers of requests with 1204 and with 1206. The part comes before others that have such numbers."""
@@ -69,11 +70,12 @@ class OwnPaging(Part):
         stand_ins: Sequence[OwnStandIn],
         apps: Callable[[], Iterable[AppOrder]],
         configuration: PagingConfiguration,
+        way: Callable[[], Way | None] = lambda: None,
     ) -> None:
         self.configuration = configuration
         self.offset = configuration.offset or 0
         """Minutes that the device's clock is ahead of UTC."""
-        self._mobile, self._apps = mobile, apps
+        self._mobile, self._apps, self._way = mobile, apps, way
         self._wishes: dict[int, Wish] = {}
         tables = count(FIRST_TABLES)
 
@@ -322,7 +324,8 @@ class OwnPaging(Part):
             MAX_LIFETIME,
             DeviceState.ASLEEP if self._down else DeviceState.AWAKE,
             0,
-            agent=self.configuration.agent,
+            self._way(),
+            self.configuration.agent,
         )
 
     def _entries(self) -> tuple[Entry, ...]:
