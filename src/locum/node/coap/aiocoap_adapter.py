@@ -16,6 +16,7 @@ from typing import Any
 
 import aiocoap
 from aiocoap import error
+from aiocoap.messagemanager import MessageManager
 from aiocoap.transports.tcp import TCPClient, TcpConnection, TCPServer, _extract_message_size
 from aiocoap.transports.udp6 import MessageInterfaceUDP6
 
@@ -26,6 +27,7 @@ Count = Callable[[str], None]
 _ERROR = (socket.IPPROTO_IPV6, 25)  # IPV6_RECVERR; a sock_extended_err begins with the error's number
 _MOST_CONNECTIONS = 128  # accepted TCP connections at one time; past it the oldest unproven one goes
 _HANDSHAKE_SECONDS = 10.0  # within which a connection has to show an association of ours
+OUTSTANDING = 16  # requests to one peer; an OSCORE replay window has 32
 _USER_TIMEOUT = 8000  # ms without acknowledgement after which TCP gives a connection up
 
 
@@ -43,6 +45,7 @@ class DatagramTransport(MessageInterfaceUDP6):  # type: ignore[misc]
         """
         self = await cls._create_transport_endpoint(channel, manager, log, asyncio.get_running_loop())
         self._count = count
+        side_by_side(manager)
         return self
 
     def datagram_msg_received(self, data: bytes, ancdata: Any, flags: int, address: Any) -> None:
@@ -63,6 +66,45 @@ class DatagramTransport(MessageInterfaceUDP6):  # type: ignore[misc]
                 self._count("control-path-mtu")
                 return
         super().datagram_errqueue_received(data, ancdata, flags, address)
+
+
+class SideBySide(MessageManager):  # type: ignore[misc]
+    """The message layer of CoAP with up to OUTSTANDING requests to one peer at a time (NSTART of RFC 7252 section 4.7).
+
+    aiocoap 0.4.17 has one: the next request waits until the peer has acknowledged the one before, which takes EMPTY_ACK_DELAY
+    where the answer comes late, as that of a page does. It keeps requests in `_backlogs` of a peer as long as the peer is a key
+    there, and calls `_continue_backlog` when an exchange of `_active_exchanges` ends.
+    """
+
+    def _outstanding(self, remote: Any) -> int:
+        return sum(other == remote for other, _ in self._active_exchanges)
+
+    def _add_exchange(self, message: aiocoap.Message, messageerror_monitor: Any) -> None:
+        """Note a request that leaves; without its peer's key, the next one leaves too."""
+        super()._add_exchange(message, messageerror_monitor)
+        remote = message.remote
+        if not self._backlogs.get(remote) and self._outstanding(remote) < OUTSTANDING:
+            self._backlogs.pop(remote, None)
+
+    def _continue_backlog(self, remote: Any) -> None:
+        """Send requests that wait, as many as may be outstanding."""
+        waiting = self._backlogs.get(remote, [])
+        while waiting and self._outstanding(remote) < OUTSTANDING:
+            self._send_initially(*waiting.pop(0))
+        if not waiting and self._outstanding(remote) < OUTSTANDING:
+            self._backlogs.pop(remote, None)
+
+    def _retransmit(self, message: aiocoap.Message, timeout: float, retransmission_counter: int) -> None:
+        """Repeat a message; at the end of its repetitions aiocoap deletes the peer's key."""
+        if retransmission_counter >= message.transport_tuning.MAX_RETRANSMIT:
+            self._backlogs.setdefault(message.remote, [])
+        super()._retransmit(message, timeout, retransmission_counter)
+
+
+def side_by_side(manager: Any) -> None:
+    """Let the manager send requests to one peer side by side; `Context` of aiocoap 0.4.17 makes it itself."""
+    assert type(manager) is MessageManager
+    manager.__class__ = SideBySide
 
 
 class Connection(TcpConnection):  # type: ignore[misc]
