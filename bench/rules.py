@@ -78,7 +78,7 @@ def _ruled(number: int, place: str) -> BindingEntry:
 
 
 @contextlib.contextmanager
-def _loaded(entry: BindingEntry, program: str) -> Iterator[ProgramRun]:
+def loaded_with(entry: BindingEntry, program: str) -> Iterator[ProgramRun]:
     loaded = Object(OBJECT, Limits(bindings=1024).sizes(), None, programs=(program, CHANGES))
     try:
         tables = Tables(open_entries(loaded), loaded.maps, lambda link: None, lambda place, used: None)
@@ -109,7 +109,7 @@ def _costs(settings: Settings, wanted: Collection[str]) -> list[Measurement]:
     chosen = [name for name in _COSTS if name in wanted]
     with contextlib.ExitStack() as stack:
         runs = [
-            stack.enter_context(_loaded(_ruled(*shape), "locum_measure"))
+            stack.enter_context(loaded_with(_ruled(*shape), "locum_measure"))
             for shape in ((1, "first"), *(_COSTS[name] for name in chosen))
         ]
         one, *others = in_turns(settings.rounds, *(lambda run=run: _cost(run) for run in runs))
@@ -195,7 +195,7 @@ def _deviation(run: ProgramRun, first_port: int) -> float:
 
 def _split(settings: Settings) -> Measurement:
     ports = iter(range(1024, 1 << 30, 4999))  # other flows each time
-    with _loaded(_split_entry(), "locum_ingress") as run:
+    with loaded_with(_split_entry(), "locum_ingress") as run:
         (values,) = in_turns(settings.rounds, lambda: _deviation(run, next(ports)))
     asked = ":".join(str(weight) for weight in _ASKED)
     note = f"asked {asked}; {_FLOWS:,} flows that differ in one port; percent of all flows, the worst share"
