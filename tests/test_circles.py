@@ -76,7 +76,7 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "starts": (),
     },
     "locum.cli": {"orders": (), "paging": ()},
-    "locum.roles.foreign_agent": {"contexts": (), "ways": ()},
+    "locum.roles.foreign_agent": {"contexts": (), "pages": ("contexts",), "ways": ()},
     "locum.roles.mobile_node": {"paging": (), "wake": ()},
     "locum.roles.home_agent": {"keying": (), "paging": ()},
     "locum.roles": {

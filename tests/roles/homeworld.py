@@ -19,6 +19,7 @@ from locum.roles.action_values.forwarding import (
     RemoveBinding,
     TunnelAcceptance,
 )
+from locum.roles.action_values.locations import TellLocation
 from locum.roles.action_values.paging import ReleasePaged
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
 from locum.roles.home_agent.configuration import HomeAgentConfiguration
@@ -122,6 +123,7 @@ class Home:
         self.counts: dict[str, int] = {}
         self.events: list[a.Emit] = []
         self.answers: list[a.Answer] = []
+        self.located: list[TellLocation] = []
         # Entries that were in force when packets that had waited for the device went out.
         self.released: list[BindingEntry | None] = []
         self.device = Registrant(self, "mn", self.mobile.association, None)
@@ -195,6 +197,8 @@ class Home:
                 self.state.perform(action)
             case a.Answer():
                 self.answers.append(action)
+            case TellLocation():
+                self.located.append(action)
             case ReleasePaged(address):
                 self.released.append(self.bindings.get(address))
             case _:

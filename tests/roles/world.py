@@ -47,7 +47,7 @@ from locum.roles.action_values.listeners import (
     Replayed,
 )
 from locum.roles.action_values.locations import LocationTold, TellLocation
-from locum.roles.action_values.paging import DropPaged, ReleasePaged
+from locum.roles.action_values.paging import DropPaged, PageForwarding, ReleasePaged
 from locum.roles.action_values.sessions import (
     AbandonSessions,
     AnswerPeers,
@@ -299,8 +299,10 @@ class World:
         unread_beyond: int = 16 << 20,
         own_way: OwnWayConfiguration = ALWAYS_LISTENS,
         located: Collection[str] = (),
+        forwarding: PageForwarding = PageForwarding.REGISTRATION,
     ) -> None:
-        """`located`: which of "ha", "an" and "mn" report to a location server, on the home agent's host.
+        """`located`: which of "ha", "an" and "mn" report to a location server, on the home agent's host; "asked": the
+        home agent asks it. `forwarding`: when packets that page the device begin to go to its access node.
 
         `registers`: the stand-in registers itself (R4), and there is no default care-of address. `routing` is the
         device's own; a changed one applies from its next start on.
@@ -404,9 +406,14 @@ class World:
             sealing=dict.fromkeys((HOA, HOA6), sealing_keys(b"d" * 16, b"", b"\x36", b"\x04")),
         )
         agents: dict[Addr, Association] = {AN1: mn_fa, AN2: mn_fa} if agents_keyed else {}
-        home = HomeAgentConfiguration(HA, located="ha" in located)
+        home = HomeAgentConfiguration(
+            HA,
+            located="ha" in located,
+            page_forwarding=forwarding,
+            location_server=HA if "asked" in located else None,
+        )
         self.ha = Host("ha", lambda: HomeAgent(home, [mobile], keyed, self.random))
-        nodes = LocationConfiguration(frozenset((AN1, AN2)), frozenset((STAND_IN,)))
+        nodes = LocationConfiguration(frozenset((AN1, AN2)), frozenset((STAND_IN, HA)))
         self.location = Host("location", lambda: LocationServer(nodes))
         self.an1 = Host("an1", agent(AN1, "radio0"))
         self.an2 = Host("an2", agent(AN2, "radio1"))
@@ -613,7 +620,14 @@ class World:
                 listed |= care_of_addresses(row) if table == "stand_in" else set()
             default = {str(AN3)} if self.ha.bindings.get(HOA) and self.has_default() else set()
             accepted = {str(outer) for outer, home, _ in self.ha.acceptances if home == HOA}
-            assert accepted == listed | default, "acceptances are not the registered care-of addresses"
+            redirected = self.redirected()
+            assert accepted == listed | default | redirected, "acceptances are not the care-of addresses"
+
+    def redirected(self) -> set[str]:
+        """The access node to which packets that page the device go before it has registered."""
+        assert isinstance(self.ha.role, HomeAgent)
+        change = self.ha.role.paging.redirections.of(HOA)
+        return {str(change.care_of)} if change is not None and change.in_force else set()
 
     def has_default(self) -> bool:
         assert isinstance(self.ha.role, HomeAgent)
@@ -776,7 +790,7 @@ class World:
                 self._exchanges[number] = (host, action.request)
                 peers: dict[str, Addr] = {"mn": HOA, "an2": AN2, "mnps": STAND_IN, "ha": HA}
                 peer = peers.get(host.name, AN1)
-                told = host in (self.mn, self.mnps) or action.path in ("618", "1170")
+                told = host in (self.mn, self.mnps) or action.path in ("618", "1170", "1210")
                 authorised = self.authorised if told else ()
                 self.tell(target, a.Asked(number, action.path, action.body, peer, authorised))
             elif attempt < 3:

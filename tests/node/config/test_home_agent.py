@@ -9,6 +9,7 @@ from locum.node.assembly import roles
 from locum.node.config.load import ConfigError, load
 from locum.roles.action_values.flows import RuleVerdict
 from locum.roles.action_values.forwarding import InstallBinding, Verdict
+from locum.roles.action_values.paging import PageForwarding
 from locum.roles.home_agent.role import HomeAgent
 from locum.roles.paging.limits import PageLimits
 
@@ -126,6 +127,18 @@ def test_settings_about_sleepers_are_read_and_checked(tmp_path: Path) -> None:
     assert settings is not None and settings.mobiles[0].asleep_otherwise is RuleVerdict.DROP
     with pytest.raises(ConfigError, match=r"home_agent.*asleep_otherwise"):
         load(write(tmp_path, HEAD + 'asleep_otherwise = "page"\n' + MOBILE))
+
+
+def test_forwarding_of_pages_is_read_and_checked(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, HEAD + MOBILE)).home_agent
+    assert settings is not None and settings.mobiles[0].page_forwarding is None
+    assert settings.configuration.page_forwarding is PageForwarding.REGISTRATION
+    own = MOBILE.replace("[[home_agent.mobile]]", '[[home_agent.mobile]]\npage_forwarding = "after"', 1)
+    settings = load(write(tmp_path, HEAD + 'page_forwarding = "with"\n' + own)).home_agent
+    assert settings is not None and settings.configuration.page_forwarding is PageForwarding.WITH
+    assert settings.mobiles[0].page_forwarding is PageForwarding.AFTER
+    with pytest.raises(ConfigError, match=r"home_agent.*page_forwarding"):
+        load(write(tmp_path, HEAD + 'page_forwarding = "soon"\n' + MOBILE))
 
 
 @pytest.mark.parametrize(

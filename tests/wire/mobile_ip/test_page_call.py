@@ -13,6 +13,7 @@ from locum.wire.mobile_ip.page_call import CallAnswerCode, PageCall, PageCallAns
 HOA = IPv4Address("10.50.0.9")
 PROOF = Authentication(AuthKind.MN_HA, 300, bytes(range(16)))
 CALL = PageCall(b"page-one", HOA, 0x0102030405060708, Reason.PACKET, (PROOF,))
+FAST = PageCall(b"page-one", HOA, 0x0102030405060708, Reason.PACKET, (PROOF,), True, (HOA, HOA + 1))
 ANSWER = PageCallAnswer(b"page-one", HOA, 0x0102030405060708, CallAnswerCode.AWAKE, (PROOF,))
 TAIL = "20140000012c000102030405060708090a0b0c0d0e0f"
 pages, times = st.binary(min_size=8, max_size=8), st.integers(0, (1 << 64) - 1)
@@ -21,12 +22,28 @@ pages, times = st.binary(min_size=8, max_size=8), st.integers(0, (1 << 64) - 1)
 def test_hex_vectors() -> None:
     assert CALL.encode().hex() == f"ff010100{b'page-one'.hex()}0a3200090102030405060708{TAIL}"
     assert ANSWER.encode().hex() == f"ff020100{b'page-one'.hex()}0a3200090102030405060708{TAIL}"
+    fast = f"ff010103{b'page-one'.hex()}0a32000901020304050607080a3200090a32000a{TAIL}"
+    assert FAST.encode().hex() == fast and PageCall.decode(FAST.encode()) == FAST
     assert PageCall.decode(CALL.encode()) == CALL and PageCallAnswer.decode(ANSWER.encode()) == ANSWER
 
 
-@given(pages, st.ip_addresses(v=4), times, st.sampled_from(Reason), st.sampled_from(CallAnswerCode))
-def test_round_trips(page: bytes, home: IPv4Address, at: int, reason: Reason, code: CallAnswerCode) -> None:
-    call, answer = PageCall(page, home, at, reason), PageCallAnswer(page, home, at, code)
+addresses = st.ip_addresses(v=4)
+
+
+@given(
+    st.builds(
+        PageCall,
+        pages,
+        addresses,
+        times,
+        st.sampled_from(Reason),
+        st.just(()),
+        st.booleans(),
+        st.none() | st.tuples(addresses, addresses),
+    ),
+    st.builds(PageCallAnswer, pages, addresses, times, st.sampled_from(CallAnswerCode)),
+)
+def test_round_trips(call: PageCall, answer: PageCallAnswer) -> None:
     assert PageCall.decode(call.encode()) == call and PageCallAnswer.decode(answer.encode()) == answer
 
 

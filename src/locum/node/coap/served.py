@@ -13,6 +13,7 @@ SERVED: Mapping[str, tuple[str, ...]] = {
     "1204": ("home_agent",),
     "1206": ("mnps",),
     "1208": ("home_agent",),
+    "1210": ("home_agent", "foreign_agent"),
     "1212": ("location",),
     "618": ("mobile_node", "mnps"),
     "622": ("foreign_agent",),

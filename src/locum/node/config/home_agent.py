@@ -12,6 +12,7 @@ from locum.node.config.rule_table import flow_rules
 from locum.node.config.settings import Address, HomeAgentSettings, NodeSettings, Prefix
 from locum.node.config.toml_table import ConfigError, Table
 from locum.roles.action_values.flows import MAX_RULES, RuleVerdict
+from locum.roles.action_values.paging import PageForwarding
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
 from locum.roles.home_agent.configuration import (
     HomeAgentConfiguration,
@@ -25,6 +26,7 @@ from locum.roles.rules import DEFAULT, MN, RESERVED_NAMES, STAND_IN, KeptRule
 from locum.wire.control.paging.status import MAX_LIFETIME
 from locum.wire.mobile_ip.extensions import MAX_BINDING, MIN_BINDING
 
+_FORWARDINGS = tuple(choice.value for choice in PageForwarding)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
 
 
@@ -58,6 +60,9 @@ def home_agent(table: Table, node: NodeSettings) -> HomeAgentSettings:
             per_hour=table.integer("pages_per_hour", 60, least=1, most=3600),
             burst=table.integer("page_burst", 6, least=1, most=1000),
             rule_interval=table.seconds("page_rule_interval", 5.0, least=0.0, most=3600.0),
+        ),
+        page_forwarding=PageForwarding(
+            table.choice("page_forwarding", _FORWARDINGS, PageForwarding.REGISTRATION.value)
         ),
     )
     prefixes = table.prefixes("home_prefixes")
@@ -188,6 +193,11 @@ def _mobile(table: Table, otherwise: RuleVerdict) -> Mobile:
         stand_in_v6=table.optional6("mnps_v6"),
         default_by_registration=table.boolean("default_coa_by_registration", True),
         default_ruled=table.choice("default_coa_takes", ("all", "ruled"), "all") == "ruled",
+        page_forwarding=(
+            PageForwarding(table.choice("page_forwarding", _FORWARDINGS, "registration"))
+            if "page_forwarding" in table
+            else None
+        ),
         stand_ins=tuple(_stand_in(item) for item in table.tables("stand_in")),
         rules=flow_rules(table.tables("rule")),
         asleep_otherwise=_otherwise(table, otherwise),

@@ -32,6 +32,9 @@ class PageCall:
     identification: int
     reason: CallReason
     proof: Proof | None = None  # of the home agent, for the device
+    forwarded: bool = False  # packets come to the access node, and wait there for the answer (P10)
+    # Home address and mobility agent, from now on (P9)
+    allocation: tuple[IPv4Address, IPv4Address] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.wire.control import Flow
 
 FIRST_BYTES = 128  # of the packet that caused a page: they travel with the report
+
+
+class PageForwarding(Enum):
+    """Time at which packets that page a device begin to go to its access node (P10)."""
+
+    BEFORE = "before"  # the page is sent
+    WITH = "with"  # the page, at the same time
+    AFTER = "after"  # the answer to the page
+    REGISTRATION = "registration"  # the device has registered
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from locum.roles.foreign_agent.contexts.transfer import ContextTransfer
 from locum.roles.foreign_agent.filter_room import FilterRoom
 from locum.roles.foreign_agent.nat import AgentTraversal
 from locum.roles.foreign_agent.page_delivery import PageDelivery
+from locum.roles.foreign_agent.pages.holds import PageHolds
 from locum.roles.foreign_agent.probing import Probing
 from locum.roles.foreign_agent.relay import Concluded, RegistrationRelay
 from locum.roles.foreign_agent.visitor import Visitor, translated_forwarding
@@ -159,9 +160,11 @@ class ForeignAgent:
             reaching=configuration.ways,
         )
         self._visitors.dismissed.append(self._delivery.left)
+        self._holds = PageHolds(care_of, self._visitors, self._flights)
         self._classifier = ClassifierPages(self._classified, randomness)
         self._parts = Parts(
-            self._classifier,  # first: its request numbers are above those of reports
+            self._holds,
+            self._classifier,  # its request numbers are above those of reports
             self._locations.reports,  # its request numbers are above all others
             self._delivery,
             self.contexts,
@@ -200,7 +203,7 @@ class ForeignAgent:
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """A registration message (UDP) or an ICMP message of agent discovery."""
         if is_experimental(message):
-            return self._delivery.heard(message, source, now=now)
+            return [*self._delivery.heard(message, source, now=now), *self._holds.heard(message, source)]
         kind = kind_of(message)
         if kind is Kind.ADVERTISEMENT:
             return []  # another agent on the link
@@ -328,6 +331,7 @@ class ForeignAgent:
             *self._transfer.requesting.arriving(visitor, said, now=now),
             *self._visitors.admit(visitor),
             *self._transfer.requesting.registered(visitor, said, now=now),
+            *self._holds.admitted(visitor.home_address),
             *self._policy.registered(visitor.home_address, request.mobile_nai),
             *self._locations.registered(visitor, request.mobile_nai, now=now),
         ]

@@ -64,6 +64,8 @@ class VisitorList(Part):
         self._timers: Deadlines[IPv4Address] = Deadlines()
         self._installed: dict[IPv4Address, Forwarding] = {}
         self._adjustments: list[Adjust] = []
+        # A visitor that has not registered yet; it is not on the list
+        self.provisional: Callable[[IPv4Address], Visitor | None] = lambda _home_address: None
         self.dismissed: list[Callable[[Visitor], list[Action]]] = []  # called for every visitor that leaves
 
     def adjust(self, adjustment: Adjust) -> None:
@@ -216,6 +218,7 @@ class VisitorList(Part):
 
     def _wanted(self, home_address: IPv4Address) -> Forwarding:
         visitor, static = self._visitors.get(home_address), self._static.get(home_address)
+        visitor = visitor or self.provisional(home_address)
         wanted, stood_in_for = NOTHING, self.stood_in_for(home_address)
         if visitor is not None:
             wanted = visitor_forwarding(visitor, self._care_of_address, static)

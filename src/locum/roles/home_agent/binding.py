@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.flows import Encapsulation, RuleVerdict
+from locum.roles.action_values.paging import PageForwarding
 from locum.roles.action_values.registration import ENCAPSULATIONS, RegistrationFlag, encapsulation_of
 from locum.roles.nat import Outer, outer_of
 from locum.roles.revocation import Revocable, said_by
@@ -70,6 +71,7 @@ class Mobile:
     default_by_registration: bool = True  # the mobile node may say where its default CoA is (R3)
     default_ruled: bool = False  # the default CoA gets only what rules send there (R6)
     asleep_otherwise: RuleVerdict = RuleVerdict.AGENT  # for packets that nothing names while it sleeps (P1)
+    page_forwarding: PageForwarding | None = None  # of packets that page it (P10); None: as the home agent's
 
 
 @value

@@ -17,7 +17,14 @@ from locum.roles.actions import Action, Count, Emit, Event, Forget, ForwardingRe
 from locum.roles.home_agent.binding import Binding, CareOf, Mobile
 from locum.roles.home_agent.device_location import location_told
 from locum.roles.home_agent.expiry_triggers import ExpiryTriggers
-from locum.roles.home_agent.forwarding_choice import NOTHING, is_asleep, waits, while_waking
+from locum.roles.home_agent.forwarding_choice import (
+    NOTHING,
+    Redirect,
+    fits_while_waking,
+    is_asleep,
+    waits,
+    while_waking,
+)
 from locum.roles.home_agent.registry import STAND_IN_TABLE, TABLE, Home, Registrant
 from locum.roles.home_agent.requested_changes import rules_without
 from locum.roles.mobile_ipv4.broadcasts import broadcast_at_end, broadcast_for_visitor
@@ -303,6 +310,8 @@ class Bindings(Part):
     def forward(self, home: Home) -> list[Action]:
         """Change the data plane to match the registrations, with differences only."""
         actions: list[Action] = []
+        if home.redirect is not None and not (home.left.asleep or is_asleep(home.binding)):
+            home.redirect = None  # it has woken, and has its packets
         before, wanted = home.forward(self._address)
         for had, after in zip(before, wanted, strict=True):
             if had is not after:
@@ -327,6 +336,25 @@ class Bindings(Part):
                 if home.mobile.home_address_v6 in refused
             }
         return []
+
+    def redirect(self, home: Home, to: Redirect | None) -> list[Action] | None:
+        """Send packets that would page the device to this place (P10); None: let them page it again.
+
+        Those that waited go first, in order. The result is None, and nothing changes, without room for it.
+        """
+        before = home.redirect
+        if to == before:
+            return []
+        home.changing(self._address)
+        had, home.redirect = home.forwarded(self._address), to
+        wanted = home.wanted(self._address)
+        if to is not None and not (
+            all(fits_while_waking(*both) for both in zip(had, wanted, strict=True))
+            and (self._occupancy.ample or self._occupancy.admits(zip(had, wanted, strict=True)))
+        ):
+            home.redirect = before
+            return None
+        return self.forward(home)
 
     def broadcast(self, packet: bytes, *, now: float) -> list[Action]:
         """A copy of a broadcast of a home network for each mobile node of it that asks for them (RFC 5944 section 4.3).

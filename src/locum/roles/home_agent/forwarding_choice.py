@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Address
+from typing import TypeAlias
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import (
@@ -50,6 +51,8 @@ from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector
 from locum.wire.values import value
 
 StandInBinding = tuple[AuthorisedStandIn, Binding]
+Redirect: TypeAlias = IPv4Address | str
+"""Place of packets that would wait for the device (P10): an access node's care-of address, or the name of a stand-in."""
 
 
 @value
@@ -61,6 +64,7 @@ class Registered:
     stand_ins: tuple[StandInBinding, ...] = ()  # those that have a care-of address
     rules: tuple[KeptRule, ...] = ()  # in the order in which they are matched
     otherwise: KeptRule | None = None  # while it sleeps, for packets that nothing names
+    redirect: Redirect | None = None  # while it sleeps, of packets that would page it
 
     @property
     def default(self) -> IPv4Address | None:
@@ -86,6 +90,14 @@ def while_waking(before: HomeEntries, after: HomeEntries) -> HomeEntries:
         return after
     holding = tuple([rule for rule in had.rules if rule.verdict in WAITING])
     return replace(after, entry=replace(wanted, rules=(*holding, *wanted.rules)[:MAX_RULES]))
+
+
+def fits_while_waking(before: HomeEntries, after: HomeEntries) -> bool:
+    """True if there is room for the rules of both while packets that waited go out."""
+    had, wanted = before.entry, after.entry
+    if had is None or wanted is None:
+        return True
+    return sum(rule.verdict in WAITING for rule in had.rules) + len(wanted.rules) <= MAX_RULES
 
 
 NOTHING = HomeEntries()
@@ -169,21 +181,22 @@ def installed(registered: Registered, home_address: Addr, home_agent: IPv4Addres
     candidates = _CareOfCandidates(registered, home_agent, reachable, stand_ins, default)
     return HomeEntries(
         _entry(candidates, home_address),
-        _accepted(home_address, tunnels, default),
+        _accepted(home_address, tunnels, default, registered.redirect),
         _translations(registered, stand_ins, home_address) if registered.mobile.stand_ins else (),
     )
 
 
 def _accepted(
-    home_address: Addr, registered: Iterable[CareOf], default: Addr | None
+    home_address: Addr, registered: Iterable[CareOf], default: Addr | None, redirect: Redirect | None = None
 ) -> tuple[TunnelAcceptance, ...]:
     """From where reverse tunnels come. In UDP (RFC 3519) from one port only, unless several share a NAT's address."""
     found: dict[Addr, int] = {}
     for care_of in registered:
         port = 0 if care_of.outer is None else care_of.outer.port
         found[care_of.seen_at] = port if found.get(care_of.seen_at, port) == port else 0
-    if default is not None:
-        found[default] = 0
+    for address in (default, redirect):
+        if address is not None and not isinstance(address, str):
+            found[address] = 0
     return tuple(
         [TunnelAcceptance(address, home_address, _FROM, None, None, port) for address, port in found.items()]
     )
@@ -227,6 +240,7 @@ class _CareOfCandidates:
         "mobile",
         "otherwise",
         "reachable",
+        "redirect",
         "rules",
         "stand_ins",
         "whole",
@@ -240,7 +254,7 @@ class _CareOfCandidates:
         stand_ins: tuple[StandInBinding, ...],
         default: IPv4Address | None,
     ) -> None:
-        self.mobile, self.rules = registered.mobile, registered.rules
+        self.mobile, self.rules, self.redirect = registered.mobile, registered.rules, registered.redirect
         self.otherwise, self.last = registered.otherwise, registered.device.last
         self.home_agent, self.default = home_agent, default
         self.asleep = is_asleep(registered.device)
@@ -271,6 +285,13 @@ class _CareOfCandidates:
         if not found and target == STAND_IN and self.default is not None:
             return (self.default,)
         return found
+
+    def redirected(self) -> Candidate | None:
+        """Destination of packets that would page the device; None: they page it."""
+        if isinstance(self.redirect, str):
+            found = self.of(self.redirect)
+            return Candidate(self.tunnel(found[-1])) if found else None
+        return None if self.redirect is None else Candidate(self.tunnel(self.redirect))
 
     def tunnel(self, candidate: CareOf | IPv4Address) -> Tunnel:
         if isinstance(candidate, CareOf):
@@ -348,7 +369,9 @@ def _rules(candidates: _CareOfCandidates, version: int) -> tuple[Rule, ...]:
         selector = kept.selector(version)
         if selector is None or (not candidates.asleep and rests(kept)):
             continue
-        if kept.verdict in _WITHOUT_TARGET:
+        if kept.verdict in WAITING and (instead := candidates.redirected()) is not None:
+            found.append(Rule(kept.identifier, selector, RuleVerdict.FORWARD, (instead,)))
+        elif kept.verdict in _WITHOUT_TARGET:
             found.append(Rule(kept.identifier, selector, kept.verdict))
         elif chosen := _candidates(candidates, kept):
             found.append(Rule(kept.identifier, selector, RuleVerdict.FORWARD, chosen))
@@ -362,6 +385,8 @@ def _otherwise(candidates: _CareOfCandidates, kept: KeptRule, version: int) -> t
     selector = kept.selector(version)
     if selector is None or candidates.whole:
         return ()
+    if kept.verdict in WAITING and (instead := candidates.redirected()) is not None:
+        return (Rule(kept.identifier, selector, RuleVerdict.FORWARD, (instead,)),)
     if kept.verdict in _WITHOUT_TARGET:
         return (Rule(kept.identifier, selector, kept.verdict),)
     chosen: tuple[Candidate, ...]

@@ -14,6 +14,7 @@ from locum.roles.actions import Table
 from locum.roles.home_agent.binding import AuthorisedStandIn, Binding, CareOf, Mobile
 from locum.roles.home_agent.forwarding_choice import (
     NOTHING,
+    Redirect,
     Registered,
     in_force,
     installed,
@@ -69,14 +70,16 @@ class Home(Registrant):
     """A mobile node that the home agent serves: the first registrant of its home address, its stand-ins and rules."""
 
     # Without `_forwarded` the data plane's state is what follows from the registrations: most home addresses need no more.
-    __slots__ = ("_forwarded", "left", "mobile", "rules", "stand_ins")
+    __slots__ = ("_forwarded", "left", "mobile", "redirect", "rules", "stand_ins")
     _forwarded: BothFamilies | None
     left: Left  # by the device and its agents
+    redirect: Redirect | None  # of packets that would page the device; `Bindings` alone changes it
 
     def __init__(self, mobile: Mobile) -> None:
         self.home, self.stand_in = self, None
         self.binding = Binding(mobile.home_address)
         self._forwarded = NOWHERE
+        self.redirect = None
         self.association = mobile.association
         self.left = NOTHING_LEFT
         self.configure(mobile)
@@ -154,14 +157,15 @@ class Home(Registrant):
         if self.left.asleep:
             binding = sleeping(binding)
         otherwise = otherwise_rule(mobile, self.left)
+        redirect = self.redirect if self.redirect is not None and is_asleep(binding) else None
         if not stand_ins:
-            return Registered(mobile, binding, (), rules, otherwise)
+            return Registered(mobile, binding, (), rules, otherwise, redirect)
         present = [
             (stand_in.stand_in, stand_in.binding)
             for stand_in in stand_ins
             if stand_in.binding.care_of and stand_in.stand_in
         ]
-        return Registered(mobile, binding, tuple(present), rules, otherwise)
+        return Registered(mobile, binding, tuple(present), rules, otherwise, redirect)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ class HomeAgent:
         self._profiles: ServedByProfile | None = None
         if profiles is not None:
             self._profiles = ServedByProfile(profiles, self._homes, self._replies, self, self._decide)
-        self.paging = HomePaging(self._homes, configuration.pages, randomness)
+        self.paging = HomePaging(self._homes, configuration, randomness, self._bindings.redirect)
         self._left = LeftRules(self._homes, self._bindings, self.paging, configuration.left_lifetime)
         self._parts = Parts(
             *(() if self._profiles is None else (self._profiles,)),
@@ -285,7 +285,7 @@ class HomeAgent:
         actions += self._bindings.forget(home)
         if isinstance(home.mobile.association, AaaAssociation):
             actions.append(Forget(KEY_TABLE, home.key))
-        actions += self.paging.withdrawn(home_address, now=now)
+        actions += self.paging.withdrawn(home, now=now)
         actions.append(Emit("withdrawn", None, home_address, None, {}))
         return actions + told
 

@@ -32,7 +32,14 @@ def is_experimental(message: bytes) -> bool:
 def write_call(call: PageCall, association: Association) -> bytes:
     """The message, signed for the device."""
     reason = _REASONS[call.reason]
-    said = wire.PageCall(call.page, call.home_address, call.identification, reason)
+    said = wire.PageCall(
+        call.page,
+        call.home_address,
+        call.identification,
+        reason,
+        forwarded=call.forwarded,
+        allocation=call.allocation,
+    )
     return signed(said.encode(), AuthKind.MN_HA, association)
 
 
@@ -40,7 +47,8 @@ def read_call(message: bytes) -> PageCall:
     """The call in the payload of a UDP datagram. Raises WireError."""
     said = wire.PageCall.decode(message)
     reason, found = _REASON_OF[said.reason], proof(said, AuthKind.MN_HA)
-    return PageCall(said.page, said.home_address, said.identification, reason, found)
+    page, home_address, identification = said.page, said.home_address, said.identification
+    return PageCall(page, home_address, identification, reason, found, said.forwarded, said.allocation)
 
 
 def write_call_answer(answer: PageCallAnswer, association: Association) -> bytes:

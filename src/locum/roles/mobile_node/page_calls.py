@@ -28,9 +28,12 @@ class PageCalls:
         if isinstance(call, str):
             return [Count(call)], False
         again = self.repeats(call)
-        return self.answer(
-            call, source, CallDecision.WAKING if asleep else CallDecision.AWAKE
-        ), asleep and not again
+        decision = CallDecision.WAKING if asleep else CallDecision.AWAKE
+        # Packets follow the answer: theirs find a way back before the registration is complete.
+        ahead: list[Action] = []
+        if call.forwarded and asleep and not again:
+            ahead = self._mobile.in_use.go_ahead(source, self._mobile.configuration)
+        return [*ahead, *self.answer(call, source, decision)], asleep and not again
 
     def heard(self, message: bytes) -> PageCall | str:
         """The call, if it is believed; otherwise the reason under which it is counted."""

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Final, TypeAlias
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness
+from locum.roles.action_values.paging import PageForwarding
 from locum.roles.actions import Action, Answered, Ask, Count, Emit, NoAnswer
 from locum.roles.paging.limits import Budget, PageLimits
 from locum.roles.timers import Deadlines
@@ -46,6 +47,15 @@ class Located:
     way: Way | None = None
     provision: Provision = NO_PROVISION
     call: bytes = b""  # signed for the device
+    beside: tuple[Action, ...] = ()  # they go out at the same time as the page
+
+
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """The page goes out later: `actions` find out where, or prepare its way. `resume` goes on, or the time does."""
+
+    actions: tuple[Action, ...]
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -64,7 +74,9 @@ class PageInProgress:
     answered_by: AnsweredBy | None = None
     last: Outcome = Outcome.NO_ANSWER
     text: str = ""
+    delayed: bool = False
     requesters: list[tuple[Requester, bytes]] = field(default_factory=list)
+    forwarding: PageForwarding | None = None  # that its requester wants
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +100,7 @@ class PagingRoutine:
         self,
         limits: PageLimits,
         randomness: Randomness,
-        locate: Callable[[PageInProgress, float], Located | None],
+        locate: Callable[[PageInProgress, float], Located | Delayed | None],
         concluded: Concluded,
         genuine: Callable[[PageInProgress, PageAnswer], bool] = lambda _page, _answer: True,
     ) -> None:
@@ -101,6 +113,7 @@ class PagingRoutine:
         self._due: Deadlines[Addr] = Deadlines()
         self._budgets: dict[Addr, Budget] = {}
         self.ended: dict[Addr, PageEnded] = {}  # the last one of each device, LAST_ENDED in all
+        self.reached: Callable[[PageInProgress, float], list[Action]] = lambda _page, _now: []  # by an answer
 
     # In ----------------------------------------------------------------------------------------------------------
 
@@ -111,6 +124,7 @@ class PagingRoutine:
         *,
         now: float,
         requester: tuple[Requester, bytes] | None = None,
+        forwarding: PageForwarding | None = None,
     ) -> list[Action]:
         """Page the device, or fold this reason into the page that is in progress.
 
@@ -124,11 +138,19 @@ class PagingRoutine:
             return [Count("page-folded")]
         identifier = self._randomness.getrandbits(8 * PAGE_BYTES).to_bytes(PAGE_BYTES, "big")
         page = PageInProgress(identifier, home_address, cause, now, now + self._limits.seconds)
+        page.forwarding = forwarding
         if requester is not None:
             page.requesters.append(requester)
         if wait := self._refused(page, now):
             return self._conclude(PageEnded(page, Outcome.BUSY, now, "too many pages", limited=wait))
         self._pages[home_address] = page
+        return self._attempt(page, now)
+
+    def resume(self, home_address: Addr, *, now: float) -> list[Action]:
+        """Go on with a page that was delayed."""
+        page = self._pages.get(home_address)
+        if page is None or not page.delayed:
+            return []
         return self._attempt(page, now)
 
     def registered(self, home_address: Addr, *, now: float) -> list[Action]:
@@ -216,7 +238,12 @@ class PagingRoutine:
         self._budgets = kept if len(kept) < MOST_BUDGETS else dict([*kept.items()][MOST_BUDGETS // 2 :])
 
     def _attempt(self, page: PageInProgress, now: float) -> list[Action]:
+        page.delayed = False
         located = self._locate(page, now)
+        if isinstance(located, Delayed):
+            page.delayed = True
+            self._due.set(page.home_address, min(now + located.seconds, page.give_up))
+            return [*located.actions]
         if located is None:
             page.last, page.text = Outcome.UNKNOWN, "no access node of it is known"
             return self._end(page, Outcome.UNKNOWN, now, page.text)
@@ -239,6 +266,7 @@ class PagingRoutine:
         )
         detail: dict[str, JSON] = {"to": str(page.to), "attempt": page.attempt, **cause_detail(page.cause)}
         return [
+            *located.beside,
             Ask(page.request, page.to, PATH, encode_1170(message), seconds + MARGIN),
             Emit("sent", PATH, page.home_address, _flow(page.cause), detail),
         ]
@@ -253,7 +281,8 @@ class PagingRoutine:
         page.give_up = now + self._limits.wake_seconds
         self._due.set(page.home_address, page.give_up)
         by = {AnsweredBy.MOBILE_NODE: "mn", AnsweredBy.ACCESS_NODE: "an"}[page.answered_by]
-        return [Emit("page-answered", PATH, page.home_address, None, {"by": by, "from": str(page.to)})]
+        answered = Emit("page-answered", PATH, page.home_address, None, {"by": by, "from": str(page.to)})
+        return [answered, *self.reached(page, now)]
 
     def _later(self, page: PageInProgress, now: float) -> list[Action]:
         """Another attempt after a while, or the end."""

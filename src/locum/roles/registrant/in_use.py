@@ -3,7 +3,9 @@
 This module must not know registrations: the registrant says which attachment is in use.
 """
 
-from locum.roles.action_values.addresses import Addr
+from ipaddress import IPv4Address
+
+from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.action_values.flows import Encapsulation
 from locum.roles.action_values.forwarding import LeaveAgent
 from locum.roles.actions import Action
@@ -21,6 +23,21 @@ class AttachmentInUse:
         self._broadcasts = configuration.broadcast_addresses
         self._on_behalf = on_behalf
         self._forwarding = NOTHING
+        self._ahead: str | None = None  # the link that packets take before the first registration
+
+    def go_ahead(self, agent: Source, configuration: MobileNodeConfiguration) -> list[Action]:
+        """Send packets by the access node that has called, until a registration says which path is in use (P10)."""
+        link, address = agent.link, agent.address
+        if self.attachment is not None or self._on_behalf or configuration.colocated:
+            return []
+        if link is None or link not in configuration.links or not isinstance(address, IPv4Address):
+            return []
+        left: list[Action] = []
+        if self._ahead is not None and self._ahead != link:
+            left.append(LeaveAgent(self._ahead))
+        self._ahead = link
+        path = Attachment(link, address, address, False, agent.link_layer)
+        return [*left, path.use(configuration.home_addresses)]
 
     def change(
         self,
@@ -47,6 +64,9 @@ class AttachmentInUse:
         if attachment is not None and attachment.broadcasts:
             wanted = with_broadcasts(wanted, attachment, self.home_agent, home_addresses[0], self._broadcasts)
         actions, self._forwarding = changes(self._forwarding, wanted), wanted
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and (attachment is None or attachment.link != ahead):
+            actions.append(LeaveAgent(ahead))
         if before is not None and (attachment is None or attachment.link != before.link):
             actions.append(LeaveAgent(before.link))
         if attachment is not None and attachment != before:

@@ -105,7 +105,7 @@ class RegistrationClient:
         self._discovery = self._candidates.discovery
         self._target = RegistrationTarget.NOTHING if behalf else RegistrationTarget.ORDINARY
         self._lasting: RegistrationTarget | None = None  # the target of the next run, while this one leaves
-        self._in_use = AttachmentInUse(configuration, on_behalf=behalf)
+        self.in_use = AttachmentInUse(configuration, on_behalf=behalf)
         self._patient_until = float("-inf")  # steady seconds
 
     def ride(self, part: RegistrationPart) -> None:
@@ -230,7 +230,7 @@ class RegistrationClient:
     @property
     def attachment(self) -> Attachment | None:
         """The path in use."""
-        return self._in_use.attachment
+        return self.in_use.attachment
 
     def _enter(self, change: Change, state: State) -> None:
         self.state = STATES.change(self.state, change, state)
@@ -297,7 +297,7 @@ class RegistrationClient:
 
     def _use(self, attachment: Attachment | None, *, ipv6: bool = True) -> list[Action]:
         homes = self.configuration.home_addresses
-        return self._in_use.change(attachment, homes, udp=self._traversal.udp, ipv6=ipv6)
+        return self.in_use.change(attachment, homes, udp=self._traversal.udp, ipv6=ipv6)
 
     # 601 ---------------------------------------------------------------------------------------------------------
 
@@ -397,7 +397,7 @@ class RegistrationClient:
         if home_agent == self.configuration.home_agent:
             return attachment
         self.configuration = replace(self.configuration, home_agent=home_agent)
-        self._candidates.home_agent = self._in_use.home_agent = home_agent
+        self._candidates.home_agent = self.in_use.home_agent = home_agent
         self._parts.serve(home_agent)
         return replace(attachment, agent=home_agent) if attachment.direct else attachment
 

@@ -19,7 +19,9 @@ PAGE_BYTES = 8  # of a page's identifier
 _CALL, _ANSWER = 1, 2
 _FIXED = struct.Struct(
     "!BBBB8s4sQ"
-)  # type, kind, cause or decision, reserved, page, home address, identification
+)  # type, kind, cause or decision, flags, page, home address, identification
+_FORWARDED, _ALLOCATED = 1, 2  # flags of a call; others are ignored
+_ALLOCATION = struct.Struct("!4s4s")  # home address, mobility agent; behind the fixed part
 
 
 class Reason(IntEnum):
@@ -47,19 +49,32 @@ class PageCall(Extended):
     identification: int  # the home agent's time (RFC 5944 section 5.7.1); the same in each repetition
     reason: Reason
     extensions: tuple[Extension, ...] = ()
+    forwarded: bool = False  # packets come to the access node, and wait there for the answer (P10)
+    # Home address and mobility agent, from now on (P9)
+    allocation: tuple[IPv4Address, IPv4Address] | None = None
 
     def encode(self) -> bytes:
         """The UDP payload."""
-        return _encode(_CALL, self.reason, self.page, self.home_address, self.identification, self.extensions)
+        flags = _FORWARDED * self.forwarded + _ALLOCATED * (self.allocation is not None)
+        fixed = _fixed(_CALL, self.reason, self.page, self.home_address, self.identification, flags)
+        if self.allocation is not None:
+            fixed += _ALLOCATION.pack(*(address.packed for address in self.allocation))
+        return fixed + encode_extensions(self.extensions)
 
     @classmethod
     def decode(cls, data: bytes) -> "PageCall":
         """The call in a UDP payload. Raises WireError."""
         cursor = open_message(data, EXPERIMENTAL, _FIXED.size)
-        number, page, home_address, identification = _fields(data, _CALL)
+        number, page, home_address, identification, flags = _fields(data, _CALL)
         if number not in [*Reason]:
             raise WireError("page-call.reason", 2, "range")
-        return cls(page, home_address, identification, Reason(number), decode_extensions(cursor))
+        allocation = None
+        if flags & _ALLOCATED:
+            home, agent = _ALLOCATION.unpack(cursor.take(_ALLOCATION.size, "page-call.allocation"))
+            allocation = IPv4Address(home), IPv4Address(agent)
+        extensions = decode_extensions(cursor)
+        forwarded = bool(flags & _FORWARDED)
+        return cls(page, home_address, identification, Reason(number), extensions, forwarded, allocation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,34 +89,29 @@ class PageCallAnswer(Extended):
 
     def encode(self) -> bytes:
         """The UDP payload."""
-        return _encode(_ANSWER, self.code, self.page, self.home_address, self.identification, self.extensions)
+        fixed = _fixed(_ANSWER, self.code, self.page, self.home_address, self.identification)
+        return fixed + encode_extensions(self.extensions)
 
     @classmethod
     def decode(cls, data: bytes) -> "PageCallAnswer":
         """The answer in a UDP payload. Raises WireError."""
         cursor = open_message(data, EXPERIMENTAL, _FIXED.size)
-        number, page, home_address, identification = _fields(data, _ANSWER)
+        number, page, home_address, identification, _ = _fields(data, _ANSWER)
         if number not in [*CallAnswerCode]:
             raise WireError("page-call.code", 2, "range")
         return cls(page, home_address, identification, CallAnswerCode(number), decode_extensions(cursor))
 
 
-def _encode(
-    kind: int,
-    number: int,
-    page: bytes,
-    home_address: IPv4Address,
-    identification: int,
-    extensions: tuple[Extension, ...],
+def _fixed(
+    kind: int, number: int, page: bytes, home_address: IPv4Address, identification: int, flags: int = 0
 ) -> bytes:
     if len(page) != PAGE_BYTES:
         raise ValueError(f"the identifier of a page has {PAGE_BYTES} bytes, not {len(page)}")
-    fixed = _FIXED.pack(EXPERIMENTAL, kind, number, 0, page, home_address.packed, identification)
-    return fixed + encode_extensions(extensions)
+    return _FIXED.pack(EXPERIMENTAL, kind, number, flags, page, home_address.packed, identification)
 
 
-def _fields(data: bytes, wanted: int) -> tuple[int, bytes, IPv4Address, int]:
-    _, kind, number, _, page, home_address, identification = _FIXED.unpack_from(data)
+def _fields(data: bytes, wanted: int) -> tuple[int, bytes, IPv4Address, int, int]:
+    _, kind, number, flags, page, home_address, identification = _FIXED.unpack_from(data)
     if kind != wanted:
         raise WireError("page-call.kind", 1, "range")
-    return number, page, IPv4Address(home_address), identification
+    return number, page, IPv4Address(home_address), identification, flags

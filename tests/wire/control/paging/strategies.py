@@ -186,6 +186,7 @@ redirects = st.builds(
     st.builds(ToDevice, addresses, addresses) | st.builds(ToAgent, addresses) | st.just(ToPaging()),
     times,
     st.none() | pages,
+    st.none() | addresses,
 )
 locations = st.builds(
     Location1212,

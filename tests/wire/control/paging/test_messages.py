@@ -261,6 +261,10 @@ MESSAGES = (
                 redirect.Redirect1210((HOME,), redirect.ToAgent(AGENT), 1, PAGE),
             ),
             ("a3 00 81 44c000020a 01 81 03 02 01", redirect.Redirect1210((HOME,), redirect.ToPaging(), 1)),
+            (
+                "a4 00 81 44c000020a 01 81 03 02 01 04 44c000020a",
+                redirect.Redirect1210((HOME,), redirect.ToPaging(), 1, None, HOME),
+            ),
         ),
     ),
     Message(

@@ -68,10 +68,13 @@ class Waiting(Enum):
     EXPECTED = "expected"  # the device has not attached yet
     SETTLING = "settling"  # it has; packets from the old access node go first
     STRANDED = "stranded"  # its link is down
+    CALLED = "called"  # it is paged, and has not answered yet
     OPENING = "opening"  # nothing waits any more, and nothing overtakes what has just left
 
 
-Change = Literal["herald", "expect", "arrive", "strand", "open", "opened", "depart", "forget", "give up"]
+Change = Literal[
+    "herald", "call", "expect", "arrive", "strand", "open", "opened", "depart", "forget", "give up"
+]
 _SUPERSEDED: dict[Change, Waiting | None] = {
     "expect": Waiting.EXPECTED,
     "arrive": Waiting.SETTLING,
@@ -83,8 +86,14 @@ STATES: StateTable[Change] = StateTable(
     "Packets that wait at a foreign agent",
     "Packets of one device while it changes its access node, at the old one and at the new one.",
     {
-        None: {**_SUPERSEDED, "herald": Waiting.HERALDED, "strand": Waiting.STRANDED},
+        None: {
+            **_SUPERSEDED,
+            "herald": Waiting.HERALDED,
+            "call": Waiting.CALLED,
+            "strand": Waiting.STRANDED,
+        },
         Waiting.HERALDED: {**_WAITS, "give up": None},
+        Waiting.CALLED: {**_WAITS, "call": Waiting.CALLED, "give up": None},
         Waiting.EXPECTED: {**_WAITS, "give up": None},
         Waiting.SETTLING: _WAITS,
         Waiting.STRANDED: {**_WAITS, "give up": None},
@@ -192,6 +201,18 @@ class InFlight(Part):
         if mobile.home_address in self._flights:
             return []
         return self._wait(Flight(mobile).at("herald", Waiting.HERALDED), now + HERALD)
+
+    def call(self, mobile: Mobile, until: float) -> list[Action]:
+        """The device is paged, and its packets come before it: hold them. Nothing if they wait or go on already."""
+        flight = self._flight(mobile)
+        if flight.outgoing is not None or flight.waiting not in (None, Waiting.CALLED):
+            return []
+        return self._wait(replace(flight, mobile=mobile).at("call", Waiting.CALLED), until)
+
+    def call_off(self, home_address: IPv4Address) -> list[Action]:
+        """The page has ended without it: drop what waits for its answer."""
+        flight = self._flights.get(home_address)
+        return [] if flight is None or flight.waiting is not Waiting.CALLED else self._waited(flight)
 
     def expect(self, mobile: Mobile, peer: IPv4Address, *, now: float) -> list[Action]:
         """The device will come, and its packets come before it, from `peer`: hold them."""

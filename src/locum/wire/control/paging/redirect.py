@@ -45,6 +45,7 @@ class Redirect1210:
     to: Destination
     sent: int  # milliseconds since 1970
     page: bytes | None = None  # the page that it belongs to
+    home_agent: Address | None = None  # whose tunnel brings the packets; None: that of the sender
 
 
 def encode_1210(value: Redirect1210) -> bytes:
@@ -56,6 +57,8 @@ def encode_1210(value: Redirect1210) -> bytes:
     }
     if value.page is not None:
         body[3] = value.page
+    if value.home_agent is not None:
+        body[4] = value.home_agent.packed
     return cbor.encode(body)
 
 
@@ -67,6 +70,7 @@ def decode_1210(data: bytes) -> Redirect1210:
         _from_cbor(reader.value(1, "to"), "1210.to"),
         reader.integer(2, "sent", 0, MAX_TIME),
         None if reader.absent(3) else reader.octets(3, "page", PAGE_BYTES, PAGE_BYTES),
+        None if reader.absent(4) else reader.address(4, "home-agent"),
     )
     reader.done()
     return value
