@@ -46,8 +46,8 @@ Says = Callable[[FetchProfile], ProfileEvent | None]
 class PolicyWorld:
     """`says` is the policy server: its answer to a question, None if it does not answer."""
 
-    def __init__(self, says: Says) -> None:
-        self.now = START
+    def __init__(self, says: Says, configuration: HomeAgentConfiguration | None = None) -> None:
+        self.now, self.configuration = START, configuration or HomeAgentConfiguration(HA)
         self.says = says
         self.asked: list[FetchProfile] = []
         self.rows: dict[str, dict[tuple[str, str], a.Persist]] = {"ha": {}, "fa": {}, "mn": {}}
@@ -66,7 +66,7 @@ class PolicyWorld:
         """Start, or start again with the rows that were kept."""
         homes = Homes(ProfileHomesConfiguration((CONFIGURED,), PREFIXES, (POOL,)))
         mobile = Mobile(CONFIGURED, replace(KEY, spi=900))
-        self.home = HomeAgent(HomeAgentConfiguration(HA), [mobile], {}, Random(7), homes)
+        self.home = HomeAgent(self.configuration, [mobile], {}, Random(7), homes)
         self.forwarding = ForwardingState()
         self.perform("ha", self.home.restore(list(self.rows["ha"].values()), now=self.now))
 

@@ -78,7 +78,8 @@ def home_agent(settings: Settings) -> "HomeAgent":
     assert own is not None
     homes = Homes(own.homes) if settings.policy is not None else None
     located = settings.location is not None
-    configuration = replace(own.configuration, room=room(settings), located=located)
+    server = settings.policy.servers[0].address if settings.policy is not None else None
+    configuration = replace(own.configuration, room=room(settings), located=located, policy_server=server)
     return HomeAgent(configuration, own.mobiles, by_address(own.foreign_agents), SystemRandom(), homes)
 
 

@@ -6,7 +6,7 @@ Values only. Others decide about service, and about changed and removed profiles
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.flows import (
@@ -20,6 +20,7 @@ from locum.roles.action_values.flows import (
 )
 from locum.roles.rules import KeptRule
 from locum.security.association import AaaAssociation, Algorithm, Association, Replay
+from locum.wire.control.context_blocks import PagingBlock, PolicyBlock, RuleEntry, RuleList
 from locum.wire.cursor import Cursor
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, decode_selector, selector_format
 
@@ -71,6 +72,37 @@ class Policing:
         kind = Ipv4Selector if isinstance(home_address, IPv4Address) else Ipv6Selector
         rules = tuple(rule for rule in self.rules if isinstance(rule.selector, kind))
         return Filter(home_address, place, rules, self.otherwise)
+
+
+class Policies(Protocol):
+    """Policing and paging classifier, of whatever source."""
+
+    @property
+    def to_visitor(self) -> Policing: ...
+
+    @property
+    def from_visitor(self) -> Policing: ...
+
+    @property
+    def paging(self) -> Policing: ...
+
+
+def policy_blocks(profile: Policies) -> tuple[PolicyBlock, PagingBlock]:
+    """Policing and classifier as blocks of a context or of a page."""
+    policy = PolicyBlock(rule_list(profile.to_visitor), rule_list(profile.from_visitor))
+    return policy, classifier_block(profile.paging)
+
+
+def rule_list(policing: Policing) -> RuleList:
+    """Rules as they travel."""
+    entries = (RuleEntry(rule.identifier, rule.selector, not rule.verdict.drops) for rule in policing.rules)
+    return RuleList(tuple(entries), not policing.otherwise.drops)
+
+
+def classifier_block(policing: Policing) -> PagingBlock:
+    """A classifier as it travels, with its rules that ask for a page."""
+    asking = dict.fromkeys(rule.identifier for rule in policing.rules if rule.verdict.pages)
+    return PagingBlock(rule_list(policing), tuple(asking))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from locum.node.assembly import roles
 from locum.node.config.load import ConfigError, load
 from locum.roles.action_values.flows import RuleVerdict
 from locum.roles.action_values.forwarding import InstallBinding, Verdict
-from locum.roles.action_values.paging import PageForwarding
+from locum.roles.action_values.paging import PageForwarding, PageProfile
 from locum.roles.home_agent.role import HomeAgent
 from locum.roles.paging.limits import PageLimits
 
@@ -137,6 +137,9 @@ def test_forwarding_of_pages_is_read_and_checked(tmp_path: Path) -> None:
     settings = load(write(tmp_path, HEAD + 'page_forwarding = "with"\n' + own)).home_agent
     assert settings is not None and settings.configuration.page_forwarding is PageForwarding.WITH
     assert settings.mobiles[0].page_forwarding is PageForwarding.AFTER
+    assert settings.configuration.page_profile is PageProfile.NONE
+    with pytest.raises(ConfigError, match=r"policy.*page_profile"):
+        load(write(tmp_path, HEAD + 'page_profile = "pointer"\n' + MOBILE))
     with pytest.raises(ConfigError, match=r"home_agent.*page_forwarding"):
         load(write(tmp_path, HEAD + 'page_forwarding = "soon"\n' + MOBILE))
 

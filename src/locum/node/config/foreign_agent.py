@@ -114,6 +114,9 @@ def with_other_tables(settings: Settings) -> Settings:
         notified=frozenset(peer.peer for peer in peers),
         access_nodes={peer.peer: frozenset(peer.home_addresses) for peer in peers if peer.access_node},
         policy=settings.policy is not None,
+        policy_servers=frozenset(server.address for server in settings.policy.servers)
+        if settings.policy is not None
+        else frozenset(),
         reporting=replace(
             own.configuration.reporting,
             own=None if settings.control is None else settings.control.address,

@@ -12,7 +12,7 @@ from locum.node.config.rule_table import flow_rules
 from locum.node.config.settings import Address, HomeAgentSettings, NodeSettings, Prefix
 from locum.node.config.toml_table import ConfigError, Table
 from locum.roles.action_values.flows import MAX_RULES, RuleVerdict
-from locum.roles.action_values.paging import PageForwarding
+from locum.roles.action_values.paging import PageForwarding, PageProfile
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
 from locum.roles.home_agent.configuration import (
     HomeAgentConfiguration,
@@ -27,6 +27,7 @@ from locum.wire.control.paging.status import MAX_LIFETIME
 from locum.wire.mobile_ip.extensions import MAX_BINDING, MIN_BINDING
 
 _FORWARDINGS = tuple(choice.value for choice in PageForwarding)
+_PROFILES = tuple(choice.value for choice in PageProfile)
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")
 
 
@@ -64,6 +65,7 @@ def home_agent(table: Table, node: NodeSettings) -> HomeAgentSettings:
         page_forwarding=PageForwarding(
             table.choice("page_forwarding", _FORWARDINGS, PageForwarding.REGISTRATION.value)
         ),
+        page_profile=PageProfile(table.choice("page_profile", _PROFILES, PageProfile.NONE.value)),
     )
     prefixes = table.prefixes("home_prefixes")
     # A longer prefix has no broadcast address (RFC 3021)

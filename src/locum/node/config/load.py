@@ -29,6 +29,7 @@ from locum.node.config.settings import (
     Settings,
 )
 from locum.node.config.toml_table import ConfigError, Table
+from locum.roles.action_values.paging import PageProfile
 
 __all__ = ["ConfigError", "load", "load_to_keep"]
 
@@ -143,6 +144,10 @@ def _check_whole(settings: Settings) -> None:
         raise ConfigError(
             settings.file, "policy", None, "is missing; whose home address comes from a pool, a profile says"
         )
+    home = settings.home_agent
+    if settings.policy is None and home and home.configuration.page_profile is not PageProfile.NONE:
+        said = "is missing; the profiles that page_profile of [home_agent] brings come from its server"
+        raise ConfigError(settings.file, "policy", None, said)
     pushed = settings.policy is not None and settings.policy.changes is not None
     if pushed and settings.home_agent is None and settings.foreign_agent is None:
         said = "no role of this node has profiles; home agents and access nodes do"

@@ -19,6 +19,14 @@ class PageForwarding(Enum):
     REGISTRATION = "registration"  # the device has registered
 
 
+class PageProfile(Enum):
+    """Form in which a page brings the device's profile to its access node (P8)."""
+
+    NONE = "none"
+    WHOLE = "profile"
+    POINTER = "pointer"  # the policy server, and the device's name there
+
+
 @dataclass(frozen=True, slots=True)
 class PageTriggered:
     """Event at a home agent: a flow rule holds a packet until the device is awake.

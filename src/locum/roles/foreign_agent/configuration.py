@@ -123,6 +123,7 @@ class ForeignAgentConfiguration:
     answers_pages: bool = False  # for devices that were visitors, once they are called (P11)
     ways: WaysConfiguration = NO_WAYS  # to reach sleeping devices
     policy: bool = False  # a policy server is asked about visitors
+    policy_servers: frozenset[Addr] = frozenset()  # to which pages may point (P8)
     room: int | None = None  # the most visitors that the data plane has room for; None: any number
     filter_room: FilterPlaces | None = None  # the data plane's places for their filters; None: any number
 

@@ -40,6 +40,7 @@ from locum.roles.foreign_agent.filter_room import FilterRoom
 from locum.roles.foreign_agent.nat import AgentTraversal
 from locum.roles.foreign_agent.page_delivery import PageDelivery
 from locum.roles.foreign_agent.pages.holds import PageHolds
+from locum.roles.foreign_agent.pages.profiles import PageProfiles
 from locum.roles.foreign_agent.probing import Probing
 from locum.roles.foreign_agent.relay import Concluded, RegistrationRelay
 from locum.roles.foreign_agent.visitor import Visitor, translated_forwarding
@@ -161,8 +162,17 @@ class ForeignAgent:
         )
         self._visitors.dismissed.append(self._delivery.left)
         self._holds = PageHolds(care_of, self._visitors, self._flights)
+        self._page_profiles = PageProfiles(
+            self.contexts,
+            self._visitors,
+            lambda event, now: self._delivery.happened(event, now=now),
+            self._holds.look,
+            configuration.policy_servers if configuration.policy else None,
+        )
+        self._holds.waits = self._page_profiles.pending
         self._classifier = ClassifierPages(self._classified, randomness)
         self._parts = Parts(
+            self._page_profiles,  # before those that take pages and profiles
             self._holds,
             self._classifier,  # its request numbers are above those of reports
             self._locations.reports,  # its request numbers are above all others

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import RuleVerdict
-from locum.roles.action_values.paging import PageForwarding
+from locum.roles.action_values.paging import PageForwarding, PageProfile
 from locum.roles.home_agent.binding import AuthorisedStandIn, Mobile
 from locum.roles.paging.limits import PageLimits
 from locum.roles.profile import Pool, Profile
@@ -53,6 +53,8 @@ class HomeAgentConfiguration:
     networks: tuple[IPv4Network, ...] = ()  # whose broadcasts mobile nodes may ask for (B bit, section 4.3)
     pages: PageLimits = field(default_factory=PageLimits)
     page_forwarding: PageForwarding = PageForwarding.REGISTRATION  # of packets that page a device (P10)
+    page_profile: PageProfile = PageProfile.NONE  # that a page brings to the access node (P8)
+    policy_server: IPv4Address | None = None  # to which pages point
     location_server: Addr | None = None  # is asked where a device is (1135)
     left_lifetime: int = LEFT_LIFETIME  # seconds granted at most to rules that are left (1204, 1208)
     room: Places | None = None  # of the data plane, for this role; None: no bounds

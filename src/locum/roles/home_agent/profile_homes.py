@@ -170,6 +170,10 @@ class Homes:
         """Every home address served because of a profile."""
         return self._known.values()
 
+    def of(self, home_address: IPv4Address) -> KnownHome | None:
+        """The home address, if it is served because of a profile."""
+        return self._known.get(home_address)
+
     def address(self, registration: Registration) -> IPv4Address:
         """The home address that a registration is about: its own, else that of its NAI, else 0.0.0.0 (RFC 2794)."""
         nai = registration.options.nai

@@ -99,7 +99,8 @@ class HomeAgent:
         self._profiles: ServedByProfile | None = None
         if profiles is not None:
             self._profiles = ServedByProfile(profiles, self._homes, self._replies, self, self._decide)
-        self.paging = HomePaging(self._homes, configuration, randomness, self._bindings.redirect)
+        profile_of = (lambda _home_address: None) if profiles is None else profiles.of
+        self.paging = HomePaging(self._homes, configuration, randomness, self._bindings.redirect, profile_of)
         self._left = LeftRules(self._homes, self._bindings, self.paging, configuration.left_lifetime)
         self._parts = Parts(
             *(() if self._profiles is None else (self._profiles,)),

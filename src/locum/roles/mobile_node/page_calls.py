@@ -33,6 +33,8 @@ class PageCalls:
         ahead: list[Action] = []
         if call.forwarded and asleep and not again:
             ahead = self._mobile.in_use.go_ahead(source, self._mobile.configuration)
+        if call.allocation is not None and asleep and not again:
+            self._mobile.home_agent.allocate(*call.allocation)
         return [*ahead, *self.answer(call, source, decision)], asleep and not again
 
     def heard(self, message: bytes) -> PageCall | str:

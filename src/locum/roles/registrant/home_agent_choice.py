@@ -22,6 +22,8 @@ class HomeAgentChoice:
         self._first = proposed
         self._assigned: IPv4Address | None = None
         self._redirections = 0
+        # Home address that a request without a registration asks for; 0.0.0.0: any (RFC 2794)
+        self.allocated = IPv4Address(0)
 
     @property
     def named(self) -> IPv4Address:
@@ -45,6 +47,12 @@ class HomeAgentChoice:
         if self._dynamic and home_agent not in ANY_HOME_AGENT:
             self._assigned, self._redirections = home_agent, 0
 
+    def allocate(self, home_address: IPv4Address, home_agent: IPv4Address) -> None:
+        """A page says where this home address is ours (P9): the next registration asks for it, and that home agent first."""
+        self.allocated = home_address
+        if self._dynamic and self._assigned is None and home_agent not in ANY_HOME_AGENT:
+            self._proposed = home_agent
+
     def redirected(self, home_agent: IPv4Address | None) -> bool:
         """True if a refusal names another home agent that is to be asked at once (section 5.1)."""
         if not self._dynamic or home_agent is None or home_agent == self.address:
@@ -67,5 +75,6 @@ class HomeAgentChoice:
         return replace(options, proposed=self._proposed)
 
     def replied(self, reply: ReceivedAnswer, attachment: Attachment) -> Sequence[Action]:
-        """The answer is handled by the registration's user."""
+        """The registration's user handles the answer; what a page allocated is for one request."""
+        self.allocated = IPv4Address(0)
         return ()

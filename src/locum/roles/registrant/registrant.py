@@ -99,6 +99,7 @@ class RegistrationClient:
         self._answered = "604''" if behalf else "604"
         self._traversal, self._revocation = self._parts.traversal, self._parts.revocation
         self.routing, self.movement = self._parts.routing, self._parts.movement
+        self.home_agent = self._parts.home_agent
         for part in self._parts.in_order:
             self.ride(part)
         self._candidates = CareOfCandidates(configuration, randomness)
@@ -335,7 +336,7 @@ class RegistrationClient:
         assigned = self.configuration.nai is not None and not self.configuration.fixed
         if assigned and self._target is not RegistrationTarget.WITHDRAWN:
             # Without a registration the address may be assigned to another node: ask for one, mostly the same.
-            own = self.configuration.home_address if self.registered is not None else IPv4Address(0)
+            own = self.home_agent.allocated if self.registered is None else self.configuration.home_address
             self.dialogue.home_address = own
         self._revocation.now = now
         sent = request_actions(

@@ -16,7 +16,6 @@ from locum.roles.foreign_agent.contexts.context import (
     TABLE,
     Block,
     Context,
-    Policies,
     association_of,
     policings,
     preconfigured,
@@ -25,6 +24,7 @@ from locum.roles.foreign_agent.contexts.context import (
 from locum.roles.foreign_agent.visitor_list import Wanted
 from locum.roles.forwarding import Forwarding, forwarding
 from locum.roles.parts import Part, readable
+from locum.roles.profile import Policies
 from locum.security.association import Association
 from locum.wire.control.context import MAX_VERSION, BlockStatus, ContextBlock
 from locum.wire.control.context_blocks import (

@@ -6,11 +6,11 @@ Values only: the `ContextBook` keeps them. It must not know messages, peers or t
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
-from typing import Final, Protocol
+from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.action_values.flows import MAX_RULES, FilterPlace, FilterRule, FilterVerdict
-from locum.roles.profile import Policing
+from locum.roles.profile import Policies, Policing, policy_blocks
 from locum.security.association import Algorithm, Association, Replay
 from locum.wire.control.context import BlockStatus, ContextBlock
 from locum.wire.control.context_blocks import (
@@ -18,7 +18,6 @@ from locum.wire.control.context_blocks import (
     BlockKind,
     PagingBlock,
     PolicyBlock,
-    RuleEntry,
     RuleList,
     SecurityBlock,
     decode_block,
@@ -75,23 +74,9 @@ class Context:
         return cls(IPv4Address(key), registered, blocks)
 
 
-class Policies(Protocol):
-    """Policing and paging classifier, of whatever source."""
-
-    @property
-    def to_visitor(self) -> Policing: ...
-
-    @property
-    def from_visitor(self) -> Policing: ...
-
-    @property
-    def paging(self) -> Policing: ...
-
-
 def preconfigured(profile: Policies) -> tuple[BlockContent, ...]:
     """The blocks that say so."""
-    policy = PolicyBlock(rule_list(profile.to_visitor), rule_list(profile.from_visitor))
-    return policy, classifier_block(profile.paging)
+    return policy_blocks(profile)
 
 
 def known_in_advance(
@@ -198,18 +183,6 @@ def classifier_rule(context: Context, number: int) -> int | None:
         return None
     rules = dict.fromkeys(rule.identifier for rule in paging.content.classifier.rules)
     return next((rule for at, rule in enumerate(rules, start=1) if at == number), None)
-
-
-def rule_list(policing: Policing) -> RuleList:
-    """Rules as they travel."""
-    entries = (RuleEntry(rule.identifier, rule.selector, not rule.verdict.drops) for rule in policing.rules)
-    return RuleList(tuple(entries), not policing.otherwise.drops)
-
-
-def classifier_block(policing: Policing) -> PagingBlock:
-    """A classifier as it travels, with its rules that ask for a page."""
-    asking = dict.fromkeys(rule.identifier for rule in policing.rules if rule.verdict.pages)
-    return PagingBlock(rule_list(policing), tuple(asking))
 
 
 def policing_of(rules: RuleList, asking: Collection[int] = ()) -> Policing:

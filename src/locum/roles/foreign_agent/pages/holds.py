@@ -5,6 +5,7 @@ to a visitor; without an answer they are dropped when the home agent says so, or
 address than that of the device's last visit: who has none here waits for its registration. It must not know the course of a page.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, TypeVar
@@ -60,6 +61,7 @@ class PageHolds(Part):
         self._visits: dict[IPv4Address, Visitor] = {}  # of those that left
         self._heard: dict[IPv4Address, _Heard] = {}
         self._sent: dict[tuple[Addr, IPv4Address], int] = {}  # milliseconds, by sender and device
+        self.waits: Callable[[IPv4Address], bool] = lambda _home_address: False  # for its profile, say
         visitors.provisional = self.visitor
         visitors.dismissed.append(self.left)
 
@@ -172,11 +174,15 @@ class PageHolds(Part):
             return []
         home_address = answer.home_address
         _remember(self._heard, home_address, _Heard(answer.page, source.link, source.link_layer))
+        return self.look(home_address)
+
+    def look(self, home_address: IPv4Address) -> list[Action]:
+        """Deliver what waits if nothing stands against it any more."""
         held = self._held.get(home_address)
         if held is None or held.listening or not self._has_answered(held):
             return []
         self._held[home_address] = replace(held, listening=True)
-        detail: dict[str, JSON] = {"link": source.link}
+        detail: dict[str, JSON] = {"link": None if held.visitor is None else held.visitor.link}
         told = Emit("page-delivering", PATH, home_address, None, detail)
         if self._flights.waiting(home_address) is not Waiting.CALLED:
             return [*self._visitors.refresh(home_address), told]
@@ -185,6 +191,8 @@ class PageHolds(Part):
     def _has_answered(self, held: _Held) -> bool:
         """True if the device has answered this page from the place of its last visit."""
         heard, visitor = self._heard.get(held.mobile.home_address), held.visitor
+        if self.waits(held.mobile.home_address):
+            return False
         if heard is None or visitor is None or held.page not in (None, heard.page):
             return False
         return (heard.link, heard.link_layer) == (visitor.link, visitor.link_layer)

@@ -17,8 +17,10 @@ from locum.roles.action_values.paging import DropPaged, PageForwarding, PageTrig
 from locum.roles.actions import Action, Answer, Answered, Asked, Count, Event, NoAnswer, WallClockStepped
 from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.roles.home_agent.forwarding_choice import Redirect
+from locum.roles.home_agent.paging.brought import Brought
 from locum.roles.home_agent.paging.places import Place, Places
 from locum.roles.home_agent.paging.redirections import ASK_SECONDS, Redirections
+from locum.roles.home_agent.profile_homes import KnownHome
 from locum.roles.home_agent.registry import Home
 from locum.roles.mobile_ipv4.page_calls import read_call_answer, write_call
 from locum.roles.paging.routine import Delayed, Located, PageEnded, PageInProgress, PagingRoutine
@@ -74,8 +76,10 @@ class HomePaging(Part):
         configuration: HomeAgentConfiguration,
         randomness: Randomness,
         redirect: Callable[[Home, Redirect | None], list[Action] | None],
+        profile_of: Callable[[IPv4Address], KnownHome | None] = lambda _home_address: None,
     ) -> None:
         """`redirect` changes the forwarding of packets that page a device; None: there is no room for it."""
+        self._brings = Brought(configuration, profile_of)
         self._homes, self._forwarding = homes, configuration.page_forwarding
         self._ahead = 0.0  # seconds that the wall clock is ahead of steady seconds
         self._of_v6: dict[Addr, IPv4Address] = {}  # those that were looked for
@@ -203,6 +207,7 @@ class HomePaging(Part):
         return Located(
             place.access_node,
             place.way or home.left.way,
+            self._brings.provision(home),
             call=self._call(page, home, now, forwarded=fast is not PageForwarding.REGISTRATION),
             beside=tuple(beside),
         )
@@ -214,7 +219,12 @@ class HomePaging(Part):
             identification = next_identification(now + self._ahead, None)
         reason = _REASONS[type(page.cause)]
         call = PageCall(
-            page.identifier, home.mobile.home_address, identification, reason, forwarded=forwarded
+            page.identifier,
+            home.mobile.home_address,
+            identification,
+            reason,
+            forwarded=forwarded,
+            allocation=self._brings.allocation(home),
         )
         return write_call(call, home.association)
 
