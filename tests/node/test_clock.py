@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from locum.node.clock import KEY, STEP, BootTimeLoop, SteadyClock, WallClockWatch, boot_seconds
+from locum.node.clock import FINE, KEY, STEP, BootTimeLoop, SteadyClock, WallClockWatch, boot_seconds
 from locum.node.store import Store
 from locum.node.tables import HostTable
 
@@ -77,6 +77,17 @@ def test_small_corrections_add_up_to_a_step(machine: Machine) -> None:
     assert not clock.stepped(clock.now())
     machine.wall += STEP
     assert clock.stepped(clock.now()) and clock.ahead == pytest.approx(1.5 * STEP)
+
+
+@pytest.mark.parametrize("step", [0.2, -0.2, 2 * FINE])
+def test_small_steps_are_seen_where_the_kernel_tells_of_them(machine: Machine, step: float) -> None:
+    clock = machine.started()
+    machine.wall += step
+    assert not clock.stepped(clock.now())
+    assert clock.stepped(clock.now(), FINE) and clock.ahead == pytest.approx(step, abs=1e-6)
+    assert not clock.stepped(clock.now(), FINE)
+    machine.wall += FINE / 4
+    assert not clock.stepped(clock.now(), FINE), "the time between two readings"
 
 
 def test_pause_between_two_readings_is_no_step(machine: Machine) -> None:

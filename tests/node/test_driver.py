@@ -194,6 +194,18 @@ async def test_steps_of_the_wall_clock_are_told_before_an_event(bench: Bench) ->
     assert event == LinkDown("radio0")
 
 
+async def test_small_step_that_the_kernel_tells_of_is_told(bench: Bench) -> None:
+    """Devices listen for milliseconds: a step of a fifth of a second moves their slots."""
+    bench.time.ahead += 0.2
+    bench.driver.feed("role", LinkDown("radio0"))
+    assert bench.role.heard == [LinkDown("radio0")], "no step, as far as lifetimes are concerned"
+    bench.driver.clock_set()
+    told = bench.role.heard[-1]
+    assert isinstance(told, WallClockStepped) and len(bench.role.heard) == 2
+    bench.driver.clock_set()
+    assert len(bench.role.heard) == 2
+
+
 async def test_restored_actions_go_as_they_are_taken() -> None:
     """Those of many bindings together would take more memory than the bindings."""
     bench = Bench()

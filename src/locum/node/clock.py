@@ -22,6 +22,8 @@ KEY = "steady"
 STEP = 0.5  # seconds; less is the time between two readings on a busy machine
 # Seconds; matters after a reboot with a wall clock that went back: so much may count twice
 KEEP_EVERY = 600.0
+FINE = 0.001  # seconds; a step that matters where a device listens for milliseconds
+_READINGS = 5  # of both clocks: a pause of the process falls on few of them
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -73,22 +75,26 @@ class SteadyClock:
         """Steady seconds."""
         return self._origin + self._boot()
 
-    def stepped(self, now: float) -> bool:
-        """True if the wall clock was set since the last call; then `ahead` is new."""
-        if -STEP < self._wall() - now - self.ahead < STEP:
+    def stepped(self, now: float, least: float = STEP) -> bool:
+        """True if the wall clock was set, by `least` seconds, since the last call; then `ahead` is new."""
+        if -least < self._wall() - now - self.ahead < least:
             return False
         ahead = self._compared()
-        if -STEP < ahead - self.ahead < STEP:
+        if -least < ahead - self.ahead < least:
             return False
         self.ahead = ahead
         return True
 
     def _compared(self) -> float:
-        """Seconds that the wall clock is ahead, from readings with no pause between them."""
-        while True:
+        """Seconds that the wall clock is ahead, from the readings with the shortest pause between them."""
+        best, ahead = STEP / 2, None
+        tries = 0
+        while ahead is None or tries < _READINGS:
             before, wall, after = self.now(), self._wall(), self.now()
-            if after - before < STEP / 2:
-                return wall - before
+            tries += 1
+            if after - before < best:
+                best, ahead = after - before, wall - before
+        return ahead
 
     def for_people(self, at: float | None) -> float | None:
         """The wall-clock seconds of a steady time, as the wall clock stands now; the same each time unless it was set."""

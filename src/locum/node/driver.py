@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from locum.node.clock import SteadyClock
+from locum.node.clock import FINE, STEP, SteadyClock
 from locum.node.events import EventStream
 from locum.node.performer import Performer
 from locum.node.tables import RoleTables
@@ -86,8 +86,15 @@ class Driver:
 
     def now(self) -> float:
         """Steady seconds; the roles already know of steps of the wall clock."""
+        return self._look(STEP)
+
+    def clock_set(self) -> None:
+        """Tell the roles of a step of the wall clock, also of a small one: the kernel says that it was set."""
+        self._look(FINE)
+
+    def _look(self, least: float) -> float:
         now, before = self._clock.now(), self._clock.ahead
-        if self._clock.stepped(now):
+        if self._clock.stepped(now, least):
             self._clock.keep()
             self._events.emit("clock-stepped", detail={"seconds": round(self._clock.ahead - before, 3)})
             self.tell_wall_clock()

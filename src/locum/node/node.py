@@ -128,7 +128,7 @@ class Node:
             raise OSError(problem.errno, said) from None
         self._closers.callback(self.events.close)
         self.driver = Driver(self.clock, self.events)
-        self._closers.callback(WallClockWatch(self.driver.now).close)
+        self._closers.callback(WallClockWatch(self.driver.clock_set).close)
         self.watch = LinkWatch(self._link_changed)
         await self.watch.open()
         self._closers.push_async_callback(self.watch.close)
