@@ -17,6 +17,7 @@ from locum.roles.mobile_ipv4.page_calls import is_experimental
 _PAGES, _SLOTTED, _AT_ONCE = 700, 300, 2_000
 _WARM = 50  # pages before the first one that counts
 _PATIENCE = 10.0  # seconds for one call
+_TRIES, _AGAIN = 60, 1.0  # times and seconds after which packets are repeated
 _BETWEEN = 0.01  # seconds between pages of devices in slots
 _GUARD = 0.002  # seconds after the beginning of a slot at which a call is sent
 
@@ -79,16 +80,24 @@ def _in_slots(at: Site) -> list[float]:
     return [1e3 * seconds for seconds in taken]
 
 
-def _at_once(at: Site) -> float:
-    """Pages a second while all devices are triggered together."""
+def _at_once(at: Site) -> tuple[float, int]:
+    """Pages a second while all devices are triggered together, and packets that had to be repeated.
+
+    The kernel drops packets for which its queue to the daemon has no room: as a TCP peer does, the sender repeats one after a second.
+    """
     begun = time.time()
-    waiting: dict[object, float] = {at.home(number): at.page(number) for number in range(at.devices)}
-    for home in waiting:
-        waiting[home] = begun
-    taken = _calls(at, waiting, _PATIENCE)
-    if waiting:
-        raise CommandFailed(f"{len(waiting)} of {at.devices} devices were not called")
-    return at.devices / max(taken)
+    waiting: dict[object, float] = dict.fromkeys(map(at.home, range(at.devices)), begun)
+    taken: list[float] = []
+    repeated = -at.devices
+    for _ in range(_TRIES):
+        for number in range(at.devices):
+            if at.home(number) in waiting:
+                at.page(number)
+                repeated += 1
+        taken += _calls(at, waiting, _AGAIN)
+        if not waiting:
+            return at.devices / max(taken), repeated
+    raise CommandFailed(f"{len(waiting)} of {at.devices} devices were not called")
 
 
 def _percentile(samples: list[float], share: int) -> float:
@@ -140,10 +149,12 @@ def measure(settings: Settings, wanted: Collection[str]) -> list[Measurement]:
     if {"page_p50", "page_p99", "page_slots"} & set(wanted):
         rows += _latencies(settings, wanted)
     if "pages" in wanted:
-        devices, rates = max(int(_AT_ONCE * settings.scale), 40), []
+        devices, rates, repeated = max(int(_AT_ONCE * settings.scale), 40), [], 0
         for _ in range(min(settings.long_rounds, 3)):
             with site(devices) as at:
-                rates.append(_at_once(at))
-        note = f"{devices:,} sleeping devices of one access node, triggered together by a packet each"
+                rate, again = _at_once(at)
+                rates.append(rate)
+                repeated += again
+        note = f"{devices:,} sleeping devices of one access node, triggered together by a packet each; {repeated} packets were repeated"
         rows.append(Measurement("pages", "1/s", tuple(rates), None, (note,)))
     return rows

@@ -224,7 +224,7 @@ def _home_agent(at: Site) -> str:
         _head(at, "ha", '"eth0", "eth1"', HOME_AGENT)
         + _association(at, ACCESS_NODE, "01", "02")
         + f'\n[home_agent]\naddress = "{HOME_AGENT}"\nhome_prefixes = ["10.64.0.0/14"]\npage_rule_interval = 0.0\n'
-        + "page_wake_seconds = 600.0\n"
+        + "page_seconds = 120.0\npage_wake_seconds = 600.0\n"
         + "\n".join(mobiles)
     )
 
