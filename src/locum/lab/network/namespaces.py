@@ -25,6 +25,9 @@ UNKNOWN_PORTS = "61000 65535"
 """Ephemeral ports for which tshark 4.0 knows no protocol: from port 54328 a datagram of a test stream was taken for
 Elasticsearch, and for a broken one."""
 
+_ARRIVED = 100
+"""Number of the routing table for packets that arrive at the home agent's host."""
+
 
 def run(command: Sequence[str], stdin: str | None = None) -> str:
     """Run a tool to its end and return its output. Raises LabError with its error message."""
@@ -107,9 +110,12 @@ class Network:
     def _route_commands(self, node: Node) -> Iterable[str]:
         for route in self.topology.routes(node.name):
             yield f"route add {route.prefix or 'default'} via {route.via}"
-        if node.name == self.topology.home:  # an unbound home address must not circle between HA and router
-            yield f"route add unreachable {HOME_NETWORK4}"
+        if node.name == self.topology.home:
+            # A packet to an unbound home address must not circle between HA and router. Answers of the daemon have a route.
             yield f"route add unreachable {HOME_NETWORK6}"
+            yield f"route add unreachable {HOME_NETWORK4} table {_ARRIVED}"
+            for _link, own, _opposite in self.topology.links_of(node.name):
+                yield f"rule add to {HOME_NETWORK4} iif {own.interface} lookup {_ARRIVED}"
 
     def _shape(self, link: Link) -> None:
         if link.rate is None:

@@ -1,0 +1,85 @@
+"""Wishes over real nodes: a device says what shall wake it, falls asleep, and is woken by that and by nothing else (P1, P12)."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from locum.lab.configuration import HOME_ADDRESS4, Pair, Plan
+from locum.lab.errors import LabError
+from locum.lab.processes import wait_until
+from locum.lab.programs.services import WebServer
+from locum.lab.world import Lab
+
+HOME = str(HOME_ADDRESS4)
+PORT, OTHER = 80, 8081
+PLAN = Plan(
+    short_lifetime=3,
+    associations=(Pair("ha", "an1"), Pair("ha", "an2"), Pair("mn", "ha")),
+    tables={"ha": {"home_agent": {"page_seconds": 60.0}}},
+)  # fmt: skip
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    with Lab("wishes", tmp_path, PLAN) as made:
+        made.wait_registered()
+        yield made
+
+
+def state(lab: Lab) -> str:
+    found: str = lab.ask("mn", "status")["mobile_node"]["state"]
+    return found
+
+
+def live(lab: Lab) -> list[str]:
+    """Texts of the rules that page and that are in the kernel of the home agent."""
+    return [rule["text"] for rule in lab.flow_rules() if rule["live"] and rule["action"] == "page"]
+
+
+def fetched(lab: Lab, port: int, seconds: int) -> str | None:
+    """The page from the device, for the correspondent; None: no answer in time."""
+    line = ["curl", "-sf", "-m", str(seconds), f"http://{HOME}:{port}/page"]
+    got = lab.processes.run("cn", line, seconds + 30.0)
+    return got.stdout if got.returncode == 0 else None
+
+
+def pages(lab: Lab) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(lab.command("ha", "-j", "page", "list"))
+    return found
+
+
+def test_device_is_woken_by_its_wishes_alone(lab: Lab) -> None:
+    web = WebServer(lab.processes, "mn", lab.output / "web")
+    web.start()
+    (web.root / "page").write_bytes(b"what the device serves\n")
+    assert lab.command("mn", "wake-on", "tcp", str(PORT)).strip() == f"wish 1: tcp {PORT}"
+    with pytest.raises(LabError, match=r"there is no proxy of the kind mail.*watch-mail"):
+        lab.command("mn", "wake-on", "mail", "--from", "boss@example.org")
+    assert live(lab) == [], "rules wait while the device is awake"
+    listed = json.loads(lab.command("mn", "-j", "wake-on", "list"))
+    assert [(wish["wish"], wish["state"]) for wish in listed] == [(1, "in force"), (2, "not in force")]
+    lab.command("mn", "wake-on", "remove", "2")
+
+    told = lab.command("mn", "sleep")
+    assert f"  wakes it: tcp {PORT}" in told.splitlines()
+    wait_until("the rule to be in force", lambda: len(live(lab)) == 1, 20.0)
+    assert fetched(lab, OTHER, 2) is None and state(lab) == "asleep" and pages(lab) == []
+    assert fetched(lab, PORT, 60) == "what the device serves\n"
+    wait_until("the device", lambda: state(lab) == "awake", 20.0)
+    wait_until("the outcome", lambda: [page["state"] for page in pages(lab)] == ["reached"], 20.0)
+    assert live(lab) == []
+
+    lab.command("mn", "wake-on", "remove", "1")
+    assert "wakes it" not in lab.command("mn", "sleep")
+    wait_until("the short registration to end", lambda: state(lab) == "asleep", 20.0)
+    assert fetched(lab, PORT, 3) is None and state(lab) == "asleep" and len(pages(lab)) == 1
+    lab.command("mn", "wake")
+
+    assert f"  wakes it: tcp {PORT}" in lab.command("mn", "sleep", "--until", f"tcp {PORT}")
+    wait_until("the rule to be in force", lambda: len(live(lab)) == 1, 20.0)
+    assert fetched(lab, PORT, 60) == "what the device serves\n"
+    wait_until("the device", lambda: state(lab) == "awake", 20.0)
+    wait_until("the end of its wish", lambda: lab.ask("mn", "wake-on list") == [], 20.0)
