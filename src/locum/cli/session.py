@@ -104,6 +104,8 @@ def _done(target: Target, result: Mapping[str, Any], word: str) -> None:
     else:
         for line in (fates.summary(word, report), *fates.details(report), *wake_on.watched(result)):
             click.echo(line)
+    if word == "awake" and result.get("woken_by") and not target.output.json:
+        click.echo(f"  woken by {result['woken_by']}")
     if (report is not None and fates.amiss(report)) or wake_on.amiss(result):
         sys.exit(Exit.PARTIAL)
 

@@ -102,6 +102,13 @@ def test_sleep_says_what_wakes_the_device(node: Node) -> None:
     ]
 
 
+def test_wake_says_what_has_woken_the_device(node: Node) -> None:
+    node.answers["wake"] = {"state": "awake", "woken_by": "event: delivered of films"}
+    assert node.run("wake") == (0, "awake\n  woken by event: delivered of films\n")
+    node.answers["wake"] = {"state": "awake", "woken_by": None, "report": {"returned": 1, "sessions": []}}
+    assert node.run("wake") == (0, "awake: 1 session returned\n")
+
+
 @pytest.mark.parametrize("until", ["", "list", "telnet", "mail --from", "mail 'x"])
 def test_wrong_wish_of_a_sleep_is_wrong_usage(node: Node, until: str) -> None:
     assert node.run("sleep", "--until", until)[0] == 2 and node.requests == []

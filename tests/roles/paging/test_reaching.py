@@ -39,6 +39,10 @@ def live(world: World) -> set[int]:
     return set() if entry is None else {rule.identifier for rule in entry.rules}
 
 
+def woken_by(world: World) -> str | None:
+    return world.device.calls.woken_by
+
+
 def outcome(world: World) -> object:
     ended = [event for event in world.ha.events if event.kind == "page-ended"]
     return ended[-1].detail["outcome"] if ended else None
@@ -59,6 +63,13 @@ def test_packet_wakes_the_device_and_reaches_it() -> None:
     assert [event.kind for event in world.an1.events if event.message == "1170"] == ["calling", "called"]
     assert [event.detail["cause"] for event in world.mn.events if event.kind == "paged"] == ["packet"]
     assert ReleasePaged(HOA) in world.paged and not any(isinstance(it, DropPaged) for it in world.paged)
+    assert woken_by(world) == f"packet: tcp {HOA}:22 > {PEER}:4000"
+    world.sleep()
+    world.advance(30)
+    assert asleep(world) and woken_by(world) is None
+    world.wake()
+    world.advance(20)
+    assert awake(world) and woken_by(world) is None, "by a command"
 
 
 @pytest.mark.parametrize("seed", range(12))

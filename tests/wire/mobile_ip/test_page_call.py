@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from locum.wire.errors import WireError
-from locum.wire.mobile_ip.extensions import Authentication, AuthKind
-from locum.wire.mobile_ip.page_call import CallAnswerCode, PageCall, PageCallAnswer, Reason
+from locum.wire.mobile_ip.extensions import Authentication, AuthKind, VendorNormal
+from locum.wire.mobile_ip.page_call import (
+    MAX_DETAIL,
+    CallAnswerCode,
+    PageCall,
+    PageCallAnswer,
+    Reason,
+    in_words,
+)
 
 HOA = IPv4Address("10.50.0.9")
 PROOF = Authentication(AuthKind.MN_HA, 300, bytes(range(16)))
@@ -69,3 +76,22 @@ def test_other_messages_are_refused(place: int, value: int, field: str) -> None:
 def test_identifiers_of_another_length_are_refused() -> None:
     with pytest.raises(ValueError, match="8 bytes"):
         PageCall(b"short", HOA, 1, Reason.EVENT).encode()
+
+
+def test_cause_in_words() -> None:
+    told = PageCall(b"page-one", HOA, 1, Reason.EVENT, (*in_words("delivered of films"), PROOF))
+    assert told.encode().hex() == (
+        f"ff010200{b'page-one'.hex()}0a3200090000000000000001"
+        f"861a000000007ed90008{b'delivered of films'.hex()}{TAIL}"
+    )
+    assert PageCall.decode(told.encode()).detail == "delivered of films" and CALL.detail == ""
+    assert in_words("") == ()
+    [cut] = in_words("\u00e9" * 150)
+    assert len(cut.value) == MAX_DETAIL and set(cut.value.decode()) == {"\u00e9"}
+
+
+@pytest.mark.parametrize("words", [b"\xff", b"a\nb", b"\x1b[2J", b"a" * (MAX_DETAIL + 1)])
+def test_words_that_no_user_can_read_are_refused(words: bytes) -> None:
+    said = PageCall(b"page-one", HOA, 1, Reason.EVENT, (VendorNormal(32473, 8, words),))
+    with pytest.raises(WireError, match="detail"):
+        _ = PageCall.decode(said.encode()).detail

@@ -71,6 +71,7 @@ class SleepControl:
             "lifetime": None if registered is None else registered.lifetime,
             "expires_at": None if registered is None else for_people(registered.expires_at),
             "wake_at": for_people(state.handover.wake_at) if isinstance(state, Down) else None,
+            "woken_by": role.calls.woken_by,
             "stranded": role.stranded,
             "frozen": sorted(self._frozen()),
             "note": _NOTE if self._frozen() else None,

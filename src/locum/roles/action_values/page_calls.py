@@ -35,6 +35,7 @@ class PageCall:
     forwarded: bool = False  # packets come to the access node, and wait there for the answer (P10)
     # Home address and mobility agent, from now on (P9)
     allocation: tuple[IPv4Address, IPv4Address] | None = None
+    detail: str = ""  # the cause in words: the flow of a packet, or proxy and kind of an event
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ def write_call(call: PageCall, association: Association) -> bytes:
         call.home_address,
         call.identification,
         reason,
+        wire.in_words(call.detail),
         forwarded=call.forwarded,
         allocation=call.allocation,
     )
@@ -48,7 +49,9 @@ def read_call(message: bytes) -> PageCall:
     said = wire.PageCall.decode(message)
     reason, found = _REASON_OF[said.reason], proof(said, AuthKind.MN_HA)
     page, home_address, identification = said.page, said.home_address, said.identification
-    return PageCall(page, home_address, identification, reason, found, said.forwarded, said.allocation)
+    return PageCall(
+        page, home_address, identification, reason, found, said.forwarded, said.allocation, said.detail
+    )
 
 
 def write_call_answer(answer: PageCallAnswer, association: Association) -> bytes:

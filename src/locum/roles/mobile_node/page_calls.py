@@ -20,6 +20,8 @@ class PageCalls:
     def __init__(self, mobile: RegistrationClient) -> None:
         self._mobile = mobile
         self._last: PageCall | None = None
+        self.woken: PageCall | None = None
+        """The call that has woken the device, until its next sleep."""
         self._answered = CallDecision.AWAKE
 
     def called(self, message: bytes, source: Source, *, asleep: bool) -> tuple[list[Action], bool]:
@@ -67,7 +69,11 @@ class PageCalls:
             actions.append(Count("call-repeated"))
         else:
             self._last, self._answered = call, decision
+            if decision is CallDecision.WAKING:
+                self.woken = call
             detail = {"by": str(source.address), "cause": call.reason.value, "decision": decision.value}
+            if call.detail:
+                detail["detail"] = call.detail
             actions.append(Emit("paged", "1170", call.home_address, None, detail))
         said = PageCallAnswer(call.page, call.home_address, call.identification, self._answered)
         to: Addr = source.address

@@ -70,7 +70,7 @@ class SleepingNode:
         self._arrivals: list[bytes] = []  # packets for programs, once it is awake
         self.untold: Report | None = None  # of sessions that a restart ended, until a command reads it
         self.abandoning = Abandoning(self._dialogue)
-        self._calls = Calls(mobile, lambda: self._may_wake, lambda now: self.wake(now=now), randomness)
+        self.calls = Calls(mobile, lambda: self._may_wake, lambda now: self.wake(now=now), randomness)
         self.rules = OwnRules()
         mobile.ride(self.rules)
         self.orders = OwnOrders(mobile.configuration.apps, lambda: self._home_address)
@@ -84,7 +84,7 @@ class SleepingNode:
         self._parts = Parts(
             self.way,
             self.paging,
-            self._calls,
+            self.calls,
             self._location,
             self.events,
             self.awake_orders,
@@ -117,10 +117,10 @@ class SleepingNode:
                         "sleep there, or give them up with `locum wake --abandon`"
                     )
                 told = self.paging.leaving(stand_in.address, now=now, until=until)
+                self.calls.woken_by = None
                 self._enter("sleep", SendingBack(stand_in, wake_after, configuration or {}))
-                asleep = Emit("falling-asleep", None, self._home_address)
-                started = [asleep, *told, *self.orders.ask_again(now=now)]
-                return [*started, *self._advance(self.partial_handovers.send_back(now=now), now)]
+                told += [Emit("falling-asleep", None, self._home_address), *self.orders.ask_again(now=now)]
+                return [*told, *self._advance(self.partial_handovers.send_back(now=now), now)]
             case ComingUp(machine=waking):
                 return self._advance(waking.call_off(now=now), now)
             case SendingBack() | GoingDown():
@@ -280,7 +280,7 @@ class SleepingNode:
     def receive(self, message: bytes, source: Source, *, now: float) -> list[Action]:
         """Registration replies, advertisements, and calls of a page."""
         if is_experimental(message):
-            return self._calls.receive(message, source, now=now)
+            return self.calls.receive(message, source, now=now)
         return self._advance(self.mobile.receive(message, source, now=now), now)
 
     def happened(self, event: Event, *, now: float) -> list[Action]:

@@ -11,10 +11,13 @@ from ipaddress import IPv4Address
 
 from locum.wire.errors import WireError
 from locum.wire.mobile_ip.extended import Extended, open_message
-from locum.wire.mobile_ip.extensions import Extension, decode_extensions, encode_extensions
+from locum.wire.mobile_ip.extensions import Extension, VendorNormal, decode_extensions, encode_extensions
+from locum.wire.mobile_ip.vendor import ENTERPRISE, VendorType
 
 EXPERIMENTAL = 255  # type of the message (RFC 4064 section 3)
 PAGE_BYTES = 8  # of a page's identifier
+
+MAX_DETAIL = 200  # bytes of a cause in words
 
 _CALL, _ANSWER = 1, 2
 _FIXED = struct.Struct(
@@ -61,6 +64,17 @@ class PageCall(Extended):
             fixed += _ALLOCATION.pack(*(address.packed for address in self.allocation))
         return fixed + encode_extensions(self.extensions)
 
+    @property
+    def detail(self) -> str:
+        """The cause in words, for users; empty where it is not told. Raises WireError."""
+        for extension in self.extensions:
+            if isinstance(extension, VendorNormal) and (extension.vendor, extension.vendor_type) == (
+                ENTERPRISE,
+                VendorType.PAGE_CAUSE,
+            ):
+                return _words(extension.value)
+        return ""
+
     @classmethod
     def decode(cls, data: bytes) -> "PageCall":
         """The call in a UDP payload. Raises WireError."""
@@ -100,6 +114,22 @@ class PageCallAnswer(Extended):
         if number not in [*CallAnswerCode]:
             raise WireError("page-call.code", 2, "range")
         return cls(page, home_address, identification, CallAnswerCode(number), decode_extensions(cursor))
+
+
+def in_words(detail: str) -> tuple[VendorNormal, ...]:
+    """The extension with a cause in words, cut to MAX_DETAIL bytes; none for none."""
+    data = detail.encode()[:MAX_DETAIL].decode(errors="ignore").encode()
+    return (VendorNormal(ENTERPRISE, VendorType.PAGE_CAUSE, data),) if data else ()
+
+
+def _words(value: bytes) -> str:
+    try:
+        found = value.decode()
+    except UnicodeDecodeError as problem:
+        raise WireError("page-call.detail", problem.start, "not-utf-8") from None
+    if len(value) > MAX_DETAIL or not found.isprintable():
+        raise WireError("page-call.detail", 0, "not-words")
+    return found
 
 
 def _fixed(

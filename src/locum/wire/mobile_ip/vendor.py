@@ -27,6 +27,7 @@ class VendorType(IntEnum):
     FLOW_RULE = 5
     AGENT_KEY_REQUEST = 6
     AGENT_KEY = 7
+    PAGE_CAUSE = 8  # in a call to a sleeping device: see page_call.py
 
 
 class FlowOperation(IntEnum):

@@ -27,7 +27,7 @@ from locum.roles.paging.routine import Delayed, Located, PageEnded, PageInProgre
 from locum.roles.parts import Part, Parts
 from locum.security.association import Replay
 from locum.security.replay import next_identification
-from locum.wire.control.paging.cause import CommandCause, EventCause, PacketCause
+from locum.wire.control.paging.cause import Cause, CommandCause, EventCause, PacketCause
 from locum.wire.control.paging.outcome import (
     NO_PAGE,
     AnsweredBy,
@@ -225,6 +225,7 @@ class HomePaging(Part):
             reason,
             forwarded=forwarded,
             allocation=self._brings.allocation(home),
+            detail=_in_words(page.cause),
         )
         return write_call(call, home.association)
 
@@ -306,3 +307,13 @@ def _attempt(page: PageInProgress) -> tuple[bytes, int]:
 
 def _answer(asked: Asked, page: bytes, outcome: Outcome) -> Answer:
     return Answer(asked.exchange, encode_page_answer(PageAnswer(page, outcome)))
+
+
+def _in_words(cause: Cause) -> str:
+    """The cause for users of the device."""
+    match cause:
+        case PacketCause(flow=flow):
+            return str(flow)
+        case EventCause(app, kind):
+            return "".join(sign for sign in f"{kind} of {app}" if sign.isprintable())
+    return ""

@@ -22,10 +22,16 @@ class Calls(Part):
         randomness: Randomness,
     ) -> None:
         self._network = PageCalls(mobile)
+        self.woken_by: str | None = None
+        """The page that has ended the last sleep, in words; None: a command, a time, or no sleep has."""
         self._asleep, self._wake = asleep, wake
         configuration = mobile.configuration
         self._direct = DirectCalls(
-            configuration.directed, lambda: mobile.configuration.home_address, asleep, wake, randomness
+            configuration.directed,
+            lambda: mobile.configuration.home_address,
+            asleep,
+            self._wake_directly,
+            randomness,
         )
         self._parts = Parts(self._direct)
 
@@ -34,7 +40,15 @@ class Calls(Part):
         if is_direct(message):
             return self._direct.called(message, source, now=now)
         actions, wakes = self._network.called(message, source, asleep=self._asleep())
-        return [*actions, *(self._wake(now) if wakes else ())]
+        if not wakes:
+            return actions
+        call = self._network.woken
+        self.woken_by = None if call is None else f"{call.reason.value}: {call.detail}".removesuffix(": ")
+        return [*actions, *self._wake(now)]
+
+    def _wake_directly(self, now: float) -> list[Action]:
+        self.woken_by = "event, by its stand-in"
+        return self._wake(now)
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Continue with the calls that were answered in an earlier run."""
