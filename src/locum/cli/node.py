@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from locum.cli.paging.event_lines import sentence
 from locum.cli.target import Target, json_option
 from locum.node.control.client import NodeClient
 from locum.node.exits import Exit
@@ -127,7 +128,7 @@ def monitor(target: Target) -> None:
     with NodeClient(target.socket) as client:
         try:
             for event in client.events():
-                target.output.event(event)
+                target.output.event(event, sentence(event))
         except KeyboardInterrupt:
             return
 

@@ -70,13 +70,17 @@ class Output:
         else:
             click.echo(word)
 
-    def event(self, event: Mapping[str, Any]) -> None:
-        """One event of the stream."""
+    def event(self, event: Mapping[str, Any], said: str | None = None) -> None:
+        """One event of the stream; `said` is a sentence for users in the place of its kind and details."""
         if self.json:
             self.value(event)
             return
         moment = time.strftime("%H:%M:%S", time.localtime(event["time"])) + f"{event['time'] % 1:.3f}"[1:]
-        parts = [moment, f"{event['node']:<6}", f"{event.get('message') or '':<5}", event["kind"]]
+        parts = [moment, f"{event['node']:<6}", f"{event.get('message') or '':<5}"]
+        if said is not None:
+            click.echo(" ".join([*parts, said]))
+            return
+        parts.append(event["kind"])
         parts += [str(event[key]) for key in ("home_address", "flow") if event.get(key)]
         parts += [f"{key}={text(value)}" for key, value in event.get("detail", {}).items()]
         click.echo(" ".join(parts))
