@@ -9,16 +9,21 @@ import pytest
 
 from locum.lab.configuration import HOME_ADDRESS4, Pair, Plan
 from locum.lab.errors import LabError
+from locum.lab.network.topology import figure_5
 from locum.lab.processes import wait_until
 from locum.lab.programs.services import WebServer
+from locum.lab.steps.story import web
 from locum.lab.world import Lab
 
 HOME = str(HOME_ADDRESS4)
 PORT, OTHER = 80, 8081
 PLAN = Plan(
     short_lifetime=3,
-    associations=(Pair("ha", "an1"), Pair("ha", "an2"), Pair("mn", "ha")),
-    tables={"ha": {"home_agent": {"page_seconds": 60.0}}},
+    associations=(Pair("ha", "an1"), Pair("ha", "an2"), Pair("mn", "ha"), Pair("ha", "mnps")),
+    tables={
+        "ha": {"home_agent": {"page_seconds": 60.0}},
+        "mnps": {"mnps": {"home_agent": str(figure_5((), 1).address4("ha"))}},
+    },
 )  # fmt: skip
 
 
@@ -52,9 +57,9 @@ def pages(lab: Lab) -> list[dict[str, Any]]:
 
 
 def test_device_is_woken_by_its_wishes_alone(lab: Lab) -> None:
-    web = WebServer(lab.processes, "mn", lab.output / "web")
-    web.start()
-    (web.root / "page").write_bytes(b"what the device serves\n")
+    server = WebServer(lab.processes, "mn", lab.output / "web")
+    server.start()
+    (server.root / "page").write_bytes(b"what the device serves\n")
     assert lab.command("mn", "wake-on", "tcp", str(PORT)).strip() == f"wish 1: tcp {PORT}"
     with pytest.raises(LabError, match=r"there is no proxy of the kind mail.*watch-mail"):
         lab.command("mn", "wake-on", "mail", "--from", "boss@example.org")
@@ -71,6 +76,7 @@ def test_device_is_woken_by_its_wishes_alone(lab: Lab) -> None:
     wait_until("the device", lambda: state(lab) == "awake", 20.0)
     wait_until("the outcome", lambda: [page["state"] for page in pages(lab)] == ["reached"], 20.0)
     assert live(lab) == []
+    assert f"woken by packet: tcp {HOME}:{PORT} > " in lab.command("mn", "wake")
 
     lab.command("mn", "wake-on", "remove", "1")
     assert "wakes it" not in lab.command("mn", "sleep")
@@ -83,3 +89,19 @@ def test_device_is_woken_by_its_wishes_alone(lab: Lab) -> None:
     assert fetched(lab, PORT, 60) == "what the device serves\n"
     wait_until("the device", lambda: state(lab) == "awake", 20.0)
     wait_until("the end of its wish", lambda: lab.ask("mn", "wake-on list") == [], 20.0)
+
+
+def test_device_is_woken_by_the_end_of_a_download(lab: Lab) -> None:
+    _, digests = web(lab, [("film", 3_000_000)], "1000000")
+    with pytest.raises(LabError, match=r"there is no proxy of the kind download.*locum order download"):
+        lab.command("mn", "wake-on", "download", "--store")
+    url = f"http://{lab.topology.address4('cn')}/film"
+    lab.command("mn", "order", "download", url, "--sha256", digests["film"])
+    assert "  wakes it: download --store" in lab.command("mn", "sleep").splitlines()
+    wait_until("the device", lambda: state(lab) == "awake", 90.0)
+    assert "woken by event: delivered of film" in lab.command("mn", "wake")
+    wait_until("the stored event", lambda: len(lab.ask("mn", "event list")) == 1, 20.0)
+    [page] = pages(lab)
+    assert (page["cause"], page["state"]) == ("event", "reached")
+    lab.command("mn", "wake-on", "remove", "1")
+    assert lab.ask("mn", "wake-on list") == []
