@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from locum.lab.configuration import PAIRS, Pair, Plan
+from locum.lab.configuration import PAIRS, Pair, Plan, Table
 from locum.lab.network.topology import figure_5
 from locum.lab.processes import wait_until
 from locum.lab.world import Lab
@@ -29,6 +29,21 @@ ADDED = (
 )
 TALKER = len(PAIRS) + len(ADDED)
 DIRECT = Entry(4, (ALARM,), (EntryAction(ActionKind.PAGE_DIRECT),))
+HINTED: Table = {
+    "app": "packet",
+    "kind": "udp",
+    "where": [{"field": "text", "is": "contains", "value": "HINT"}],
+    "decision": "stay",
+    "entry": [
+        {
+            "id": 9,
+            "app": "packet",
+            "kind": "udp",
+            "where": [{"field": "text", "is": "contains", "value": "SECOND"}],
+            "actions": ["direct"],
+        }
+    ],
+}
 DECIDE = """#!/bin/sh
 cat >> {got}
 case "$(tail -1 {got})" in
@@ -60,7 +75,13 @@ def lab(tmp_path: Path, program: Path) -> Iterator[Lab]:
             "an1": {"foreign_agent": SERVER},
             "an2": {"foreign_agent": SERVER},
             "mnps": {"mnps": {"home_agent": SERVER["location_server"], "page_seconds": 45.0, **SERVER}},
-            "mn": {"mobile_node": {"page_command": [str(program)], "page_command_seconds": 20.0}},
+            "mn": {
+                "mobile_node": {
+                    "page_command": [str(program)],
+                    "page_command_seconds": 20.0,
+                    "direction": [HINTED],
+                }
+            },
         },
     )
     with Lab("direct-pages", tmp_path / "lab", plan, captures=False) as made:
@@ -118,3 +139,21 @@ def test_unreachable_device_is_paged_by_the_home_agent(lab: Lab) -> None:
     assert outcomes(lab) == ["no-answer"]
     lab.restart("an1")
     wait_until("the device to be awake", lambda: state(lab) == "awake", 120.0)
+
+
+def test_entry_of_the_directions_pages(lab: Lab, program: Path) -> None:
+    assert change(lab, DIRECT, word="HINT", talker=TALKER) == StatusAnswer(PagingStatus.OK)
+    lab.command("mn", "sleep")
+    say(lab, "SECOND URGENT matter")
+    say(lab, "a HINT")
+    wait_until("the directions", lambda: outcomes(lab) == ["directed"], 60.0)
+    assert state(lab) == "asleep" and not (program.parent / "got").exists()
+    lab.crash("mn")
+    lab.restart("mn")
+    assert state(lab) == "asleep"
+    say(lab, "SECOND URGENT matter")
+    wait_until("the device to be awake", lambda: state(lab) == "awake", 90.0)
+    wait_until("the outcome", lambda: outcomes(lab) == ["directed", "reached"], 20.0)
+    fired = [event["entry"] for event in events(lab, "mnps", "event-fired")]
+    assert fired == [4, 9], "the first packet matched no entry yet"
+    assert [event["because"] for event in events(lab, "mn", "paged")] == ["direction", "command"]

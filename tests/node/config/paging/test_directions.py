@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 
 from locum.node.config.load import ConfigError, load
-from locum.node.config.paging.directions import keys_of_devices, keys_of_stand_ins
+from locum.node.config.paging.directions import decision, keys_of_devices, keys_of_stand_ins
 from locum.node.config.settings import ControlAssociation, Settings
+from locum.wire.control.paging.direct_page import Decision
+from locum.wire.control.paging.entry import (
+    ActionKind,
+    Condition,
+    Entry,
+    EntryAction,
+    Operator,
+    Pattern,
+)
 
 DEVICE = """
 [node]
@@ -56,6 +65,70 @@ def test_program_with_its_time(file: Path) -> None:
 def test_wrong_programs_are_named(file: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         read(file, text)
+
+
+DIRECTION = """
+[[mobile_node.direction]]
+app = "mail"
+kind = "arrived"
+where = [{ field = "state.unread", is = "<", value = 10 }]
+decision = "stay"
+information = { seen = 3 }
+[[mobile_node.direction.entry]]
+id = 9
+app = "mail"
+kind = "urgent"
+actions = ["direct"]
+[[mobile_node.direction.agent_rule]]
+priority = 5
+protocol = "udp"
+[[mobile_node.direction]]
+kind = "*"
+decision = "wake"
+"""
+
+
+def test_directions_in_their_order(file: Path) -> None:
+    settings = read(file, DIRECTION)
+    assert settings.mobile_node is not None
+    first, second = settings.mobile_node.configuration.directed.directions
+    assert first.patterns == (Pattern("mail", "arrived", (Condition("state.unread", Operator.LESS, 10),)),)
+    entry = Entry(9, (Pattern("mail", "urgent"),), (EntryAction(ActionKind.PAGE_DIRECT),))
+    assert first.decision is Decision.GO_ON and first.directions.entries == (entry,)
+    assert first.directions.information == {"seen": 3} and len(first.directions.rules) == 1
+    assert (second.patterns, second.decision) == ((Pattern("*", "*"),), Decision.WAKING)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (('"stay"', '"sleep"'), "direction #1.* decision"),
+        (('"stay"', '"wake"'), 'decision: is "wake"; entry, information and agent_rule belong to "stay"'),
+        (("id = 9\n", ""), r"direction #1.entry #1\] id: is missing"),
+        (("seen = 3", "seen = []"), "information"),
+        (("seen = 3", f'seen = "{"x" * 250}", b = "{"y" * 250}", c = "{"z" * 250}", d = "{"v" * 250}", e = "{"w" * 250}"'), "is too long: one datagram"),
+        (('kind = "*"\n', ""), "direction #2.* kind: is missing"),
+        (('kind = "*"', 'kind = "*"\nknd = 1'), "knd: is not known"),
+    ],
+)  # fmt: skip
+def test_wrong_directions_are_named(file: Path, changed: tuple[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read(file, DIRECTION.replace(*changed))
+
+
+def test_directions_are_bounded(file: Path) -> None:
+    one = '[[mobile_node.direction]]\nkind = "*"\ndecision = "wake"\n'
+    with pytest.raises(ConfigError, match="there are at most 64 tables direction"):
+        read(file, one * 65)
+
+
+def test_output_of_a_program_has_the_same_keys() -> None:
+    entry = {"id": 9, "app": "mail", "kind": "urgent", "actions": ["direct"]}
+    found = decision({"decision": "stay", "entry": [entry], "information": {"seen": 3}})
+    assert found.decision is Decision.GO_ON and found.directions.information == {"seen": 3}
+    assert [made.identifier for made in found.directions.entries] == [9]
+    with pytest.raises(ValueError, match="id: is missing"):
+        decision({"decision": "stay", "entry": [{"kind": "urgent"}]})
 
 
 def test_both_ends_have_the_same_keys() -> None:

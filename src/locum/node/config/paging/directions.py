@@ -1,26 +1,39 @@
-"""Decisions about direct pages (P5) as their program prints them, and keys of direct pages."""
+"""Decisions about direct pages (P5): [[mobile_node.direction]], a program and its output; and the keys of direct pages."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from locum.node.config.paging.event_table import entries, information, patterns
+from locum.node.config.paging.own_paging import agent_rules
 from locum.node.config.settings import Address, ControlAssociation
 from locum.node.config.toml_table import ConfigError, Table
-from locum.roles.action_values.direct_pages import DeciderCommand, DirectedDevice
+from locum.roles.action_values.direct_pages import DeciderCommand, DirectedDevice, Direction
+from locum.roles.paging.direct_calls import ROOM, fits
 from locum.security.sealing import SealingKeys, sealing_keys
-from locum.wire.control.paging.direct_page import Decision, DirectDecision, Directions
-from locum.wire.control.paging.entry import MAX_VALUE, information_of
-from locum.wire.errors import WireError
+from locum.wire.control.paging.direct_page import NO_DIRECTIONS, Decision, DirectDecision, Directions
 
 LONGEST_COMMAND = 30.0
 """Seconds: the stand-in repeats a page for 45 seconds at most."""
 _MOST_ARGUMENTS = 64
+MOST_DIRECTIONS = 64
 DECISIONS = {"wake": Decision.WAKING, "stay": Decision.GO_ON}
 
 
 def directed(table: Table) -> DirectedDevice:
     """The settings of [mobile_node] for direct pages; the keys of stand-ins are not known here. Raises ConfigError."""
-    return DirectedDevice(command=_command(table))
+    tables = table.tables("direction")
+    if len(tables) > MOST_DIRECTIONS:
+        raise tables[MOST_DIRECTIONS].error(None, f"there are at most {MOST_DIRECTIONS} tables direction")
+    return DirectedDevice(directions=tuple(map(_direction, tables)), command=_command(table))
+
+
+def _direction(table: Table) -> Direction:
+    found = Direction(patterns(table), *_decided(table))
+    table.close()
+    if not fits(DirectDecision(found.decision, found.directions)):
+        raise table.error(None, f"is too long: one datagram has room for {ROOM} bytes of directions")
+    return found
 
 
 def _command(table: Table) -> DeciderCommand | None:
@@ -42,26 +55,27 @@ def decision(content: Mapping[str, Any]) -> DirectDecision:
     """The decision in the JSON object that a program has printed. Raises ValueError with the reason."""
     table = Table(Path("output"), "", content)
     try:
-        found = DirectDecision(DECISIONS[table.choice("decision", tuple(DECISIONS))], _directions(table))
+        found = DirectDecision(*_decided(table))
         table.close()
     except ConfigError as error:
         raise ValueError(str(error)) from None
     return found
 
 
-def _directions(table: Table) -> Directions:
-    return Directions(information=_information(table))
-
-
-def _information(table: Table) -> Mapping[str, object]:
-    def convert(value: Any) -> Mapping[str, object]:
-        try:
-            return information_of(value, "information")
-        except WireError as error:
-            raise ValueError(error.reason) from None
-
-    wanted = f"names and values: numbers, true, false, or texts of at most {MAX_VALUE} characters"
-    return table.converted("information", convert, wanted, {})
+def _decided(table: Table) -> tuple[Decision, Directions]:
+    """The keys decision, entry, information and agent_rule. Raises ConfigError."""
+    decision = DECISIONS[table.choice("decision", tuple(DECISIONS))]
+    below = table.tables("entry")
+    for entry in below:
+        if "id" not in entry:
+            problem = "is missing; an entry replaces the one of the event table that has its id"
+            raise entry.error("id", problem)
+    found = Directions(
+        entries(below), information(table.table("information")), agent_rules(table.tables("agent_rule"))
+    )
+    if decision is Decision.WAKING and found != NO_DIRECTIONS:
+        raise table.error("decision", 'is "wake"; entry, information and agent_rule belong to "stay"')
+    return decision, found
 
 
 def keys_of_devices(associations: Iterable[ControlAssociation]) -> dict[Address, SealingKeys]:

@@ -65,7 +65,7 @@ def entries(tables: tuple[Table, ...]) -> tuple[Entry, ...]:
 def _entry(table: Table, free: int) -> Entry:
     entry = Entry(
         table.integer("id", free, least=1, most=LAST_CONFIGURED),
-        _patterns(table),
+        patterns(table),
         actions(table),
         table.integer("within", None, least=1, most=MAX_SECONDS),
         limits(table),
@@ -79,7 +79,7 @@ def _entry(table: Table, free: int) -> Entry:
     return entry
 
 
-def _patterns(table: Table) -> tuple[Pattern, ...]:
+def patterns(table: Table) -> tuple[Pattern, ...]:
     """Those of the tables `pattern`, or the one that the table itself is."""
     below = table.tables("pattern")
     if not below:

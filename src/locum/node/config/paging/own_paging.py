@@ -23,11 +23,11 @@ _OTHERWISE = {action.name.lower(): action for action in OTHERWISE_ACTIONS}
 
 def own_paging(table: Table) -> PagingConfiguration:
     """All of them. Raises ConfigError."""
-    rules, agent_rules = _page_rules(table.tables("page_rule")), _agent_rules(table.tables("agent_rule"))
+    rules, led = _page_rules(table.tables("page_rule")), agent_rules(table.tables("agent_rule"))
     events = entries(table.tables("event"))
     below = table.table("paging")
     if below is None:
-        return PagingConfiguration(rules, entries=events, agent_rules=agent_rules)
+        return PagingConfiguration(rules, entries=events, agent_rules=led)
     otherwise = _OTHERWISE[below.choice("otherwise", tuple(_OTHERWISE), "forward")]
     found = PagingConfiguration(
         rules,
@@ -35,7 +35,7 @@ def own_paging(table: Table) -> PagingConfiguration:
         _agent(below, otherwise is PageAction.AGENT, 'otherwise = "agent"'),
         events,
         information(below.table("information")),
-        agent_rules,
+        led,
         _offset(below),
     )
     below.close()
@@ -72,7 +72,8 @@ def _page_rules(tables: tuple[Table, ...]) -> tuple[PageRule, ...]:
     return tuple(found)
 
 
-def _agent_rules(tables: tuple[Table, ...]) -> tuple[AgentRule, ...]:
+def agent_rules(tables: tuple[Table, ...]) -> tuple[AgentRule, ...]:
+    """All tables agent_rule. Raises ConfigError."""
     found: list[AgentRule] = []
     for table in tables:
         identifier, priority, packets = _rule(table, {rule.identifier for rule in found})
