@@ -11,9 +11,11 @@ from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.action_values.apps import AppTold
 from locum.roles.action_values.direct_pages import DeciderCommand, Direction, PageDecided
 from locum.roles.foreign_agent.page_delivery import PageDelivery
+from locum.roles.mnps.handover import Stopped
 from locum.roles.mnps.paging.direct_pages import FIRST_REQUEST, LAST_REQUEST, DirectPages
 from locum.roles.mnps.role import StandIn
 from locum.roles.paging.events import Firing
+from locum.wire.control import Done, decode_634
 from locum.wire.control.paging.cause import ApplicationEvent
 from locum.wire.control.paging.direct_page import Decision, DirectDecision, Directions
 from locum.wire.control.paging.entry import ActionKind, Condition, Entry, EntryAction, Operator, Pattern
@@ -393,3 +395,18 @@ def test_numbers_of_requests_are_its_own() -> None:
     assert pages.happened(a.NoAnswer(FIRST_REQUEST - 1, ""), now=0.0) is None or FIRST_REQUEST - 1 >= 1 << 57
     assert pages.happened(a.NoAnswer(LAST_REQUEST + 1, ""), now=0.0) is None
     assert pages.happened(a.NoAnswer(FIRST_REQUEST, ""), now=0.0) == [a.Count("direct-page-answer-late")]
+
+
+def test_event_during_a_wake_is_not_lost() -> None:
+    directed = Directed(STAY)
+    world = directed.world
+    world.drop_634 = lambda body: isinstance(decode_634(body), Done)
+    world.wake()
+    world.advance(3)
+    (taken,) = cast(StandIn, world.mnps.role).handovers()
+    assert isinstance(taken.state, Stopped)
+    directed.page(mail("news"))
+    assert directed.outcomes() == [] and directed.rows() == [f"{HOA}/7"], "the wake may be called off"
+    world.drop_634 = lambda body: False
+    world.advance(60)
+    assert awake(world) and directed.outcomes() == ["reached"] and directed.rows() == []

@@ -28,7 +28,7 @@ from locum.roles.actions import (
 )
 from locum.roles.location.asking import LocationQueries
 from locum.roles.mnps.configuration import MOST_SECONDS, StandInConfiguration
-from locum.roles.mnps.handover import Holding
+from locum.roles.mnps.handover import Prepared
 from locum.roles.mnps.handovers import Holdings
 from locum.roles.mnps.paging import direct_page_rows as rows_of
 from locum.roles.mnps.parts import WaitingPart
@@ -380,9 +380,9 @@ class DirectPages(WaitingPart):
         return next((home for home in known if home.version == 4), home_address)
 
     def _stands_in(self, home: Addr) -> bool:
-        """True while all packets of the device come here and it has not begun to take its sessions back."""
+        """True if the device has handed everything over and is not back: a wake that has begun may be called off."""
         return any(
-            isinstance(taken.state, Holding) and taken.switch is not Takes.RULED
+            not isinstance(taken.state, Prepared) and taken.switch is not Takes.RULED
             for taken in self._holdings.of((home,))
         )
 
