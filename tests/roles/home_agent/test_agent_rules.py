@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import permutations
+from typing import Any
 
 import pytest
 
@@ -148,19 +149,39 @@ def test_the_first_agent_keeps_packets_that_another_wants() -> None:
     assert site.agent(agent_rule(25), agent_rule(90), sent=site.time + 1).status is PagingStatus.OK
 
 
-def test_rules_of_an_agent_that_died_end() -> None:
+def lost(site: Site) -> list[Any]:
+    return [event.detail["name"] for event in site.home.events if event.kind == "agent-lost"]
+
+
+def test_packets_of_an_agent_that_died_fall_back() -> None:
     site = Site()
     site.sleep()
     site.home.two.register(AN4, 60, takes=Takes.RULED)
     site.agent(agent_rule(25), peer=TWO)
     site.device(page_rule(80, AGENT, agent=TWO), otherwise=DROP)
-    assert site.to() == {"device 80": [AN4], "two 25": [AN4]} | {"device None": []}
+    rest: dict[str, list[Addr]] = {"device None": []}
+    assert site.to() == {"device 80": [AN4], "two 25": [AN4]} | rest and lost(site) == []
     site.home.advance(61)
-    assert site.to() == {"device None": []}, "all its packets fall back"
-    assert site.ended() == [("1208", "registration-ended")]
-    assert site.agent(agent_rule(1, port=25), peer=ONE).status is PagingStatus.OK, "another may have them"
+    assert site.to() == rest and lost(site) == ["two"]
     site.home.start()
-    assert site.to() == {"one 1": [AN3], "device None": []}
+    assert site.to() == rest
+    site.home.two.register(AN4, takes=Takes.RULED)
+    assert site.to() == {"device 80": [AN4], "two 25": [AN4]} | rest, "it is back"
+
+
+def test_another_agent_may_have_the_packets_of_a_dead_one() -> None:
+    site = Site()
+    site.sleep()
+    site.home.two.register(AN4, 60, takes=Takes.RULED)
+    site.agent(agent_rule(25), agent_rule(26), peer=TWO)
+    assert site.agent(agent_rule(1, port=25)).status is PagingStatus.OVERLAPS
+    site.home.advance(61)
+    assert site.agent(agent_rule(1, port=25)).status is PagingStatus.OK
+    assert site.to() == {"one 1": [AN3]} and site.ended() == [("1208", "superseded")]
+    site.home.two.register(AN4, takes=Takes.RULED)
+    assert site.to() == {"one 1": [AN3]}
+    assert site.agent(agent_rule(25), peer=TWO).status is PagingStatus.OVERLAPS
+    assert site.agent(agent_rule(26), peer=TWO).status is PagingStatus.OK
 
 
 def test_a_death_while_the_home_agent_was_down_is_noticed() -> None:
@@ -170,14 +191,14 @@ def test_a_death_while_the_home_agent_was_down_is_noticed() -> None:
     site.agent(agent_rule(25), peer=TWO)
     site.home.now += 61
     site.home.start()
-    assert site.to() == {} and site.ended() == [("1208", "registration-ended")]
+    assert site.to() == {} and lost(site) == ["two"]
 
 
 def test_an_agent_that_gives_way_keeps_its_rules() -> None:
     site = agents()
     site.agent(agent_rule(25), peer=TWO)
     site.home.two.cancel()
-    assert site.to() == {} and site.ended() == []
+    assert site.to() == {} and site.ended() == [] and lost(site) == []
     site.home.two.register(AN4, takes=Takes.RULED)
     assert site.to() == {"two 25": [AN4]}
 
@@ -230,3 +251,44 @@ def test_every_order_ends_in_the_same_state(order: tuple[str, ...]) -> None:
     assert site.to() == {"device 22": [], "two 25": [AN4], "device None": []}
     site.home.device.register(AN2)
     assert site.to() == {} and site.home.care_of() == [AN2]
+
+
+STEPS = ("first", "second", "removal", "agent", "agent's second", "registration")
+
+
+@pytest.mark.parametrize("lost", [(), ("second", "agent"), ("removal", "second")], ids=str)
+def test_the_newest_messages_count_in_every_order(lost: tuple[str, ...]) -> None:
+    """Of two senders, delayed, each twice, some lost, with the agent's registration in between; then all of it expires."""
+    for order in permutations(STEPS):
+        site = Site()
+        site.sleep()
+        start = site.time
+        said = {
+            "first": ("1204", encode_1204(site.message(SSH, otherwise=DROP, sent=start + 1)), HOA),
+            "removal": ("1204", encode_1204(site.message(lifetime=0, sent=start + 2)), HOA),
+            "second": ("1204", encode_1204(site.message(page_rule(80), lifetime=60, sent=start + 3)), AN1),
+            "agent": ("1208", encode_1208(AgentRules1208(HOMES, (agent_rule(25),), 90, start + 1)), TWO),
+            "agent's second": (
+                "1208",
+                encode_1208(AgentRules1208(HOMES, (agent_rule(26),), 90, start + 2)),
+                TWO,
+            ),
+        }
+        arrived = [step for step in order if step not in lost]
+        for step in arrived:
+            site.home.advance(0.1)
+            if step == "registration":
+                site.home.two.register(AN4, takes=Takes.RULED)
+                continue
+            first = site.give(*said[step])
+            assert site.give(*said[step]) == first
+        if order[0] < order[-1]:  # half of the orders
+            site.home.start()
+        newest = next((step for step in ("second", "removal", "first") if step in arrived), None)
+        device: dict[str, list[Addr]] = {
+            "second": {"device 80": list[Addr]()},
+            "first": {"device 22": list[Addr](), "device None": list[Addr]()},
+        }.get(newest or "", {})
+        assert site.to() == device | {"two 26": [AN4]}, order
+        site.home.advance(HOUR + 1)
+        assert site.to() == {} and site.home.role.list_rules(HOA) == (), order

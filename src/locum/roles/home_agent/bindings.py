@@ -46,7 +46,6 @@ from locum.security.association import Replay
 
 # Rules that were signalled or made by an administrator; the key is the home address and the identifier
 RULE_TABLE: Final = "rule"
-AGENT_LOST: Final = "registration-ended"  # the reason why the rules that an agent left have ended
 # Of broadcasts, a second: a storm in the home network must not fill the links of mobile nodes
 MOST_COPIES = 200
 _BROADCAST = int(RegistrationFlag.BROADCAST)
@@ -99,7 +98,7 @@ class Bindings(Part):
                 if registrant is not home and not current.care_of:
                     gone.append(registrant.name)
                     if held.care_of:  # it has expired meanwhile
-                        actions += self.keep_left(home, _without(registrant, current)[1], AGENT_LOST)
+                        actions += self._agent_lost(registrant)
             if gone and home.rules:
                 actions += self.keep_rules(home, rules_without(home.rules, *gone))
         # What stays in memory is there by now; what is made for one step alone lies behind it and can be given back.
@@ -116,7 +115,11 @@ class Bindings(Part):
             lost: list[JSON] = [
                 str(care_of.address) for care_of in held.care_of if care_of not in current.care_of
             ]
-            actions += self.change(registrant, current, *_without(registrant, current))
+            rules = home.rules
+            if registrant is not home and not current.care_of:
+                rules = rules_without(rules, registrant.name)
+                actions += self._agent_lost(registrant)
+            actions += self.change(registrant, current, rules, home.left)
             detail: dict[str, JSON] = {
                 "care_of": lost,
                 "in_force": [str(address) for address in home.in_force(self._address)],
@@ -253,13 +256,23 @@ class Bindings(Part):
         if rules is not home.rules:
             actions += self.keep_rules(home, rules)
         if left is not home.left:
-            actions += self.keep_left(home, left, AGENT_LOST)
+            actions += self.keep_left(home, left, "")
         return actions + self.forward(home)
 
     def keep_left(self, home: Home, left: Left, reason: str) -> list[Action]:
         """Keep and persist what the device and its agents left; `reason` is for users, why sets have ended."""
         before, home.left = home.left, left
         return left_changed(home.mobile.home_address, before, left, reason)
+
+    @staticmethod
+    def _agent_lost(registrant: Registrant) -> list[Action]:
+        """A stand-in has died: its rules are without a target, and its packets fall back until it registers again (P2)."""
+        stand_in, home = registrant.stand_in, registrant.home
+        found = None if stand_in is None else home.left.of(stand_in.address)
+        if found is None or not found.lifetime:
+            return []
+        detail: dict[str, JSON] = {"by": found.key, "name": registrant.name, "rules": len(found.rules)}
+        return [Emit("agent-lost", "1208", home.mobile.home_address, None, detail)]
 
     def leave(self, home: Home, left: Left, reason: str) -> list[Action]:
         """The same, and the data plane follows."""
@@ -406,7 +419,11 @@ class Bindings(Part):
         """Revoke these care-of addresses; `reason` is for users."""
         home, held = registrant.home, registrant.binding
         kept = held.keeping(tuple(care_of for care_of in held.care_of if care_of not in gone))
-        actions = self.change(registrant, kept, *_without(registrant, kept))
+        rules, lost = home.rules, list[Action]()
+        if registrant is not home and not kept.care_of:
+            rules = rules_without(rules, registrant.name)
+            lost = self._agent_lost(registrant)
+        actions = [*lost, *self.change(registrant, kept, rules, home.left)]
         detail: dict[str, JSON] = {
             "care_of": [str(rule.address) for rule in gone],
             "reason": reason,
@@ -460,14 +477,6 @@ class Bindings(Part):
         rules, _ = without(home.rules, identifier, ADMIN)
         home.changing(self._address)
         return [*self.keep_rules(home, rules), *self.forward(home)]
-
-
-def _without(registrant: Registrant, after: Binding) -> tuple[tuple[KeptRule, ...], Left]:
-    """The rules that stay when a registration has ended by itself: those of a stand-in end with it."""
-    home, stand_in = registrant.home, registrant.stand_in
-    if stand_in is None or after.care_of:
-        return home.rules, home.left
-    return rules_without(home.rules, registrant.name), home.left.without(stand_in.address)
 
 
 def _entries_changed(had: HomeEntries, after: HomeEntries) -> list[Action]:

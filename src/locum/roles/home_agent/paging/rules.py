@@ -23,7 +23,7 @@ from locum.roles.paging.left_rules import (
     left_changed,
 )
 from locum.roles.parts import Part
-from locum.roles.rules import both_families
+from locum.roles.rules import DEFAULT, both_families
 from locum.roles.timers import Deadlines
 from locum.security.association import Replay
 from locum.security.replay import wall_of
@@ -168,7 +168,10 @@ class LeftRules(Part):
         if new.lifetime and not self._kept.has_room(home, left):
             raise _Refused(PagingStatus.LIMIT, "no-room", "the data plane has no room for these rules")
         was_asleep = home.left.asleep
-        actions = self._kept.leave(home, left, "removed")
+        for found in _others(left, sender):
+            if any(_takes_from(rule, other) for rule in new.rules for other in found.rules):
+                left = left.without(found.agent)
+        actions = self._kept.leave(home, left, "superseded" if new.lifetime else "removed")
         if was_asleep and not left.asleep:
             actions += self._pages.registered(home, now=now)
         self._wake_up(home, new)
@@ -194,7 +197,7 @@ class LeftRules(Part):
         if not message.lifetime:
             return ended
         rules = _read_rules(home.mobile, message.rules, sender)
-        _check_overlaps(home.left, rules, sender)
+        _check_overlaps(home, rules, sender, now)
         granted = min(message.lifetime, self._most_lifetime)
         left = home.left
         new = LeftSet(message.sent, digest, sender, left.numbered(sender, rules), granted, now + granted)
@@ -297,25 +300,46 @@ def _both(said: Sequence[TrafficSelector]) -> tuple[Selector, ...] | None:
     return None if len({type(selector) for selector in found}) != len(found) else tuple(found)
 
 
-def _check_overlaps(left: Left, rules: Sequence[LeftRule], sender: Addr | None) -> None:
+def _check_overlaps(home: Home, rules: Sequence[LeftRule], sender: Addr | None, now: float) -> None:
     """Raises _Refused if two rules of the set, or one of it and one of another agent, take the same packets.
 
-    The agent that came first keeps them. Between the device and its agents priorities decide, then the device.
+    The agent that came first keeps them while it is there. Between the device and its agents priorities decide, then the
+    device.
     """
-    others: list[LeftRule] = []
-    if sender is not None:
-        others = [rule for found in left.agents if found.agent != sender for rule in found.rules]
+    present = [found for found in _others(home.left, sender) if _is_there(home, found.agent, now)]
+    others = [rule for found in present for rule in found.rules]
     bad: list[ItemStatus] = []
     for place, rule in enumerate(rules):
         if any(rule.contends(other) for other in rules[:place]):
             text = "another rule of this priority takes the same packets"
-        elif any(rule.same_packets(other) or rule.contends(other) for other in others):
+        elif any(_takes_from(rule, other) for other in others):
             text = "another agent has a rule for these packets"
         else:
             continue
         bad.append(ItemStatus(rule.item, PagingStatus.OVERLAPS, text))
     if bad:
         raise _Refused(PagingStatus.OVERLAPS, "overlaps", "some of its rules overlap with others", bad)
+
+
+def _others(left: Left, sender: Addr | None) -> list[LeftSet]:
+    """The sets of the other agents; none for a device."""
+    return [] if sender is None else [found for found in left.agents if found.agent != sender]
+
+
+def _takes_from(rule: LeftRule, other: LeftRule) -> bool:
+    """True if the rules of two agents cannot both be in force."""
+    return rule.same_packets(other) or rule.contends(other)
+
+
+def _is_there(home: Home, agent: Addr | None, now: float) -> bool:
+    """True if an agent is registered, or need not register."""
+    if DEFAULT in agent_targets(home.mobile, agent) and home.registered().default is not None:
+        return True
+    return any(
+        registrant.binding.without_expired(now).care_of
+        for registrant in home.stand_ins
+        if registrant.stand_in is not None and registrant.stand_in.address == agent
+    )
 
 
 def _agent_of(mobile: Mobile, peer: Addr) -> IPv4Address | None:
