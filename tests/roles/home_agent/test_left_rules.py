@@ -9,6 +9,7 @@ from locum.roles import actions as a
 from locum.roles.action_values.flows import MAX_RULES, OTHERWISE_RULE, RuleVerdict
 from locum.roles.action_values.paging import PageTriggered
 from locum.roles.home_agent.configuration import HomeAgentConfiguration
+from locum.roles.home_agent.paging.rules import FALLS_ASLEEP
 from locum.roles.room import Places
 from locum.roles.rules import ADMIN, CONFIGURATION, DEVICE, LEFT, KeptRule, RuleRefused, both_families
 from locum.security.association import Replay
@@ -62,9 +63,15 @@ def test_a_device_may_say_that_it_sleeps_while_it_is_registered() -> None:
     site = Site(replace(MOBILE, stand_in=None, stand_ins=(), default_care_of=None))
     site.home.device.register(AN1, 600)
     assert site.device(SSH, state=DeviceState.ASLEEP).status is PagingStatus.OK
-    assert site.in_force() == {"device 22": RuleVerdict.PAGE} and site.home.care_of() == [AN1]
+    site.home.advance(FALLS_ASLEEP - 1)
     site.home.start()
-    assert site.in_force() == {"device 22": RuleVerdict.PAGE}, "it is stored"
+    assert site.in_force() == {}, "its answer has to arrive"
+    site.home.advance(2)
+    assert site.in_force() == {"device 22": RuleVerdict.PAGE} and site.home.care_of() == [AN1]
+    site.device(SSH, page_rule(80), state=DeviceState.ASLEEP)
+    assert len(site.in_force()) == 2, "it was asleep"
+    site.home.start()
+    assert len(site.in_force()) == 2, "it is stored"
     site.home.advance(10)
     site.home.device.register(AN1, 600)
     assert site.in_force() == {}
@@ -76,10 +83,27 @@ def test_default_care_of_address_serves_who_says_it_sleeps() -> None:
     site = Site()
     site.home.device.register(AN1)
     site.device(state=DeviceState.ASLEEP)
+    site.home.now += FALLS_ASLEEP
+    site.home.start()
     assert site.home.care_of() == [AN3]
     site.home.now += 1
     site.device(state=DeviceState.AWAKE)
     assert site.home.care_of() == [AN1]
+
+
+@pytest.mark.parametrize("back", ["registers", "says so", "removes its rules"])
+def test_a_device_that_turns_back_does_not_fall_asleep(back: str) -> None:
+    site = Site()
+    site.home.device.register(AN1)
+    site.home.advance(1)
+    site.device(SSH, state=DeviceState.ASLEEP)
+    site.home.advance(1)
+    if back == "registers":
+        site.home.device.register(AN1)
+    else:
+        site.device(SSH, lifetime=HOUR if back == "says so" else 0)
+    site.home.advance(FALLS_ASLEEP + 1)
+    assert site.in_force() == {} and site.home.care_of() == [AN1]
 
 
 def test_a_registration_that_ends_is_a_sleep() -> None:
@@ -99,6 +123,7 @@ def test_a_delayed_message_does_not_put_an_awake_device_to_sleep() -> None:
     site.home.advance(10)
     site.home.device.register(AN1)
     assert site.give("1204", encode_1204(late), HOA).status is PagingStatus.OK
+    site.home.advance(FALLS_ASLEEP)
     assert site.in_force() == {} and site.home.care_of() == [AN1]
     site.sleep()
     assert site.in_force() == {"device 22": RuleVerdict.PAGE}, "its rules count"
@@ -109,6 +134,7 @@ def test_a_device_with_nonces_is_believed() -> None:
     site.home.device.register(AN1)
     site.home.device.register(AN1)
     site.device(SSH, state=DeviceState.ASLEEP, sent=site.time - 60_000)
+    site.home.advance(FALLS_ASLEEP)
     assert site.in_force() == {"device 22": RuleVerdict.PAGE}
 
 
@@ -137,6 +163,7 @@ def test_a_device_that_says_it_is_awake_is_reached() -> None:
     site.home.device.register(AN1)
     site.home.now += 1
     site.device(SSH, state=DeviceState.ASLEEP)
+    site.home.advance(FALLS_ASLEEP)
     pages = Pages(site.home)
     [rule] = site.home.flow_rules()
     pages.happened(PageTriggered(HOA, rule.identifier, Flow(6, HOA, 22, AN4, 4000), b"first", 60))

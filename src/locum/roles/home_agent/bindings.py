@@ -28,7 +28,7 @@ from locum.roles.home_agent.forwarding_choice import (
 from locum.roles.home_agent.registry import STAND_IN_TABLE, TABLE, Home, Registrant
 from locum.roles.home_agent.requested_changes import rules_without
 from locum.roles.mobile_ipv4.broadcasts import broadcast_at_end, broadcast_for_visitor
-from locum.roles.paging.left_rules import Left, left_changed, left_forgotten
+from locum.roles.paging.left_rules import NOTHING_LEFT, Left, left_changed, left_forgotten
 from locum.roles.parts import Part
 from locum.roles.room import Occupancy, Places
 from locum.roles.rules import (
@@ -207,7 +207,7 @@ class Bindings(Part):
         A device that registers in full is awake, whatever it has said before (P14).
         """
         left = registrant.home.left
-        if left.asleep and registrant.stand_in is None and not is_asleep(after):
+        if left is not NOTHING_LEFT and registrant.stand_in is None and not is_asleep(after):
             left = left.awake()
         if not self._occupancy.ample and not self._fits(registrant, after, rules, left):
             raise Refusal(RefusalReason.NO_RESOURCES)

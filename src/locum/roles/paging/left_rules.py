@@ -85,6 +85,7 @@ class LeftSet:
     otherwise: RuleVerdict = RuleVerdict.AGENT
     otherwise_agent: Addr | None = None
     asleep: bool = False  # the device has said so, and has not registered in full since
+    asleep_at: float | None = None  # steady seconds from which on that holds
     way: Way | None = None  # to reach it while it sleeps
 
     def ended(self) -> "LeftSet":
@@ -106,6 +107,8 @@ class LeftSet:
         if self.agent is not None:
             return row
         row |= {"otherwise": self.otherwise.value, "asleep": self.asleep}
+        if self.asleep_at is not None:
+            row["asleep_at"] = self.asleep_at
         if self.otherwise_agent is not None:
             row["otherwise_agent"] = str(self.otherwise_agent)
         if way is not None:
@@ -128,12 +131,15 @@ class LeftSet:
         otherwise = RuleVerdict(row["otherwise"])
         if otherwise not in OTHERWISE:
             raise ValueError(f"{otherwise.value} is nothing for the rest")
-        named = row.get("otherwise_agent")
+        named, asleep_at = row.get("otherwise_agent"), row.get("asleep_at")
+        if asleep_at is not None and not isinstance(asleep_at, int | float):
+            raise ValueError("asleep_at is a time")
         return replace(
             found,
             otherwise=otherwise,
             otherwise_agent=None if named is None else ip_address(str(named)),
             asleep=bool(row["asleep"]),
+            asleep_at=asleep_at,
             way=_way(row.get("way")),
         )
 
@@ -152,7 +158,7 @@ class Left:
 
     @property
     def asleep(self) -> bool:
-        """True if the device has said that it sleeps."""
+        """True if the device sleeps by its own word."""
         return self.device is not None and self.device.asleep
 
     @property
@@ -196,11 +202,19 @@ class Left:
                 left = left.without(found.agent)
         return left
 
-    def awake(self) -> "Left":
-        """The device has registered in full."""
-        if self.device is None or not self.device.asleep:
+    def asleep_by(self, now: float) -> "Left":
+        """With the device asleep if the time has come that it has named; the same object where it has not."""
+        device = self.device
+        if device is None or device.asleep_at is None or device.asleep_at > now:
             return self
-        return replace(self, device=replace(self.device, asleep=False))
+        return replace(self, device=replace(device, asleep=True, asleep_at=None))
+
+    def awake(self) -> "Left":
+        """The device has registered in full; the same object where it has not said that it sleeps."""
+        device = self.device
+        if device is None or not (device.asleep or device.asleep_at is not None):
+            return self
+        return replace(self, device=replace(device, asleep=False, asleep_at=None))
 
     def numbered(self, agent: Addr | None, rules: Iterable[LeftRule]) -> tuple[LeftRule, ...]:
         """The rules of a sender with numbers: one that is the same as before keeps its own, for its counter goes on."""
@@ -242,7 +256,8 @@ def left_forgotten(home: Addr, left: Left) -> list[Action]:
 def _detail(found: LeftSet) -> dict[str, JSON]:
     detail: dict[str, JSON] = {"by": found.key, "rules": len(found.rules), "lifetime": found.lifetime}
     if found.agent is None:
-        detail |= {"otherwise": found.otherwise.value, "state": "asleep" if found.asleep else "awake"}
+        asleep = found.asleep or found.asleep_at is not None
+        detail |= {"otherwise": found.otherwise.value, "state": "asleep" if asleep else "awake"}
     return detail
 
 

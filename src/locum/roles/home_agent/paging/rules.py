@@ -38,6 +38,9 @@ from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, TrafficSelec
 
 # Seconds that a sender's clock may be ahead: a later message would else keep true ones out.
 AHEAD: Final = 60.0
+# Seconds after which a device that has said that it sleeps counts as asleep: by then it has the answer, has handed over, and has
+# made its registration short, or is gone.
+FALLS_ASLEEP: Final = 10.0
 _VERDICTS: Mapping[PageAction, RuleVerdict] = {
     PageAction.PAGE: RuleVerdict.PAGE,
     PageAction.AGENT: RuleVerdict.AGENT,
@@ -105,7 +108,7 @@ class LeftRules(Part):
             self._wake_up(home, found)
         for home in self._homes.values():
             before = home.left
-            home.left = before.expired(now)
+            home.left = before.expired(now).asleep_by(now)
             actions += left_changed(home.mobile.home_address, before, home.left, "expired")
             actions += self._refit(home, home.mobile.rules)
         return actions
@@ -129,8 +132,12 @@ class LeftRules(Part):
         actions: list[Action] = []
         for home_address, _sender in self._due.due(now):
             home = self._homes.get(home_address)
-            if home is not None and (left := home.left.expired(now)) is not home.left:
+            if home is None:
+                continue
+            if (left := home.left.expired(now).asleep_by(now)) is not home.left:
                 actions += self._kept.leave(home, left, "expired")
+            if left.device is not None:
+                self._wake_up(home, left.device)
         return actions
 
     def deadline(self) -> float | None:
@@ -167,12 +174,12 @@ class LeftRules(Part):
         left = home.left.with_set(new)
         if new.lifetime and not self._kept.has_room(home, left):
             raise _Refused(PagingStatus.LIMIT, "no-room", "the data plane has no room for these rules")
-        was_asleep = home.left.asleep
+        was_asleep = home.asleep(now)
         for found in _others(left, sender):
             if any(_takes_from(rule, other) for rule in new.rules for other in found.rules):
                 left = left.without(found.agent)
         actions = self._kept.leave(home, left, "superseded" if new.lifetime else "removed")
-        if was_asleep and not left.asleep:
+        if was_asleep and not home.asleep(now):
             actions += self._pages.registered(home, now=now)
         self._wake_up(home, new)
         return [*actions, _answer(asked, StatusAnswer(PagingStatus.OK, lifetime=new.lifetime))]
@@ -202,7 +209,7 @@ class LeftRules(Part):
         left = home.left
         new = LeftSet(message.sent, digest, sender, left.numbered(sender, rules), granted, now + granted)
         if isinstance(message, PageRules1204):
-            new = self._of_device(home, message, new)
+            new = self._of_device(home, message, new, now)
         over = places(home.mobile, left.with_set(new)) + len(home.rules) - most_rules(home.mobile)
         if over > 0:
             text = f"{over} more than the home address may have"
@@ -211,12 +218,13 @@ class LeftRules(Part):
             raise _Refused(PagingStatus.LIMIT, "limit", text, items)
         return new
 
-    def _of_device(self, home: Home, message: PageRules1204, new: LeftSet) -> LeftSet:
+    def _of_device(self, home: Home, message: PageRules1204, new: LeftSet, now: float) -> LeftSet:
         """With what only a device says. Raises _Refused."""
         agent = message.agent
         if agent is not None and not agent_targets(home.mobile, agent):
             raise _Refused(PagingStatus.UNKNOWN, "unknown-agent", f"{agent} is no stand-in of the device")
-        asleep = message.state is DeviceState.ASLEEP and not self._registered_since(home, message.sent)
+        says_so = message.state is DeviceState.ASLEEP and not self._registered_since(home, message.sent)
+        asleep = says_so and home.left.asleep  # already
         return LeftSet(
             new.sent,
             new.digest,
@@ -227,6 +235,7 @@ class LeftRules(Part):
             _VERDICTS[message.otherwise],
             agent,
             asleep,
+            now + FALLS_ASLEEP if says_so and not asleep else None,
             message.way,
         )
 
@@ -245,7 +254,8 @@ class LeftRules(Part):
     def _wake_up(self, home: Home, found: LeftSet) -> None:
         key = home.mobile.home_address, found.key
         if found.lifetime:
-            self._due.set(key, found.expires_at)
+            soon = found.expires_at if found.asleep_at is None else found.asleep_at
+            self._due.set(key, min(soon, found.expires_at))
         else:
             self._due.cancel(key)
 
