@@ -93,7 +93,7 @@ def text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        if "text" in value:  # of a rule
+        if "text" in value and "id" in value:  # of a rule
             return f"{value['id']}: {value['text']}"
         if "address" in value:
             said = [f"{value['remaining']:g} s"] if "remaining" in value else []

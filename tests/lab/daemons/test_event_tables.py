@@ -13,9 +13,12 @@ from locum.lab.network.topology import figure_5
 from locum.lab.processes import wait_until
 from locum.lab.steps.story import web
 from locum.lab.world import Lab
+from locum.roles.mnps.paging.agent_rules import LIFETIME
 from locum.wire.control.paging.entry import ActionKind, Condition, Entry, EntryAction, Operator, Pattern
 from locum.wire.control.paging.event_table import EventTable1206, Operation, encode_1206
+from locum.wire.control.paging.rules import AgentRule
 from locum.wire.control.paging.status import PagingStatus, StatusAnswer, decode_status_answer
+from locum.wire.traffic_selector import Ipv4Selector
 from tests.lab.daemons.test_orders import states
 
 SIZE = 6_000_000
@@ -33,6 +36,7 @@ PLAN = Plan(
     },
 )
 PAGE, STORE = EntryAction(ActionKind.PAGE), EntryAction(ActionKind.STORE)
+TO_STAND_IN = AgentRule(9, 9, (Ipv4Selector(protocol=(17, 17), destination_port=(5000, 5000)),))
 ALARM = Pattern("packet", "udp", (Condition("text", Operator.CONTAINS, "word", left=True),))
 
 
@@ -44,7 +48,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 def change(
-    lab: Lab, *entries: Entry, home: object = HOME_ADDRESS4, word: str = WORD, talker: int = TALKER
+    lab: Lab,
+    *entries: Entry,
+    home: object = HOME_ADDRESS4,
+    word: str = WORD,
+    talker: int = TALKER,
+    rules: tuple[AgentRule, ...] = (),
 ) -> StatusAnswer:
     """A 1206 under an association of the correspondent's host, which names the home addresses."""
     table = EventTable1206(
@@ -53,6 +62,7 @@ def change(
         round(time.time() * 1000),
         entries,
         information={"word": word},
+        rules=rules,
     )
     ends = [str(lab.topology.address4(node)) for node in ("cn", "mnps")]
     names = [f"{talker:02x}01", f"{talker:02x}02", str(lab.configuration.key("cn-mnps")), "1206"]
@@ -104,7 +114,10 @@ def test_end_of_an_ordered_download_pages_once(lab: Lab) -> None:
 
 
 def test_one_packet_with_the_left_word_pages(lab: Lab) -> None:
-    assert change(lab, Entry(2, (ALARM,), (PAGE,))) == StatusAnswer(PagingStatus.OK)
+    answer = change(lab, Entry(2, (ALARM,), (PAGE,)), rules=(TO_STAND_IN,))
+    assert answer == StatusAnswer(PagingStatus.OK, lifetime=LIFETIME)
+    (left,) = events(lab, "ha", "paging-rules-changed")
+    assert (left["by"], left["rules"]) == (str(lab.topology.address4("mnps")), 1)
     before = len(events(lab, "mnps", "event-fired"))
     lab.command("mn", "sleep")
     for number in range(5):
@@ -120,6 +133,7 @@ def test_one_packet_with_the_left_word_pages(lab: Lab) -> None:
 def test_event_outlasts_dead_daemons(lab: Lab) -> None:
     both = Entry(3, (ALARM,), (PAGE, STORE))
     assert change(lab, both) == StatusAnswer(PagingStatus.OK)
+    assert [event["reason"] for event in events(lab, "ha", "paging-rules-ended")] == ["removed"]
     lab.command("mn", "sleep")
     lab.crash("ha")
     say(lab, WORD)  # the kernel's forwarding goes on

@@ -83,6 +83,21 @@ def test_page_gets_through_lossy_links(seed: int) -> None:
     assert awake(world) and outcome(world) == "reached"
 
 
+def test_restarted_home_agent_knows_the_last_access_node() -> None:
+    world = World()
+    world.advance(3)
+    world.sleep()
+    world.advance(1)
+    assert asleep(world)
+    world.kill(world.ha)
+    world.advance(60)
+    world.start(world.ha)
+    home = cast(HomeAgent, world.ha.role)
+    world.perform(world.ha, home.paging.command(HOA, now=world.now))
+    world.advance(20)
+    assert awake(world) and outcome(world) == "reached"
+
+
 def test_device_out_of_reach_has_an_outcome() -> None:
     world = sleeping()
     world.cut("radio0")

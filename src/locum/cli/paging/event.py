@@ -4,7 +4,7 @@ import click
 
 from locum.cli.target import Target, json_option, list_command
 
-_ENTRIES = ("home_address", "entry", "name", "when", "within", "actions", "limits", "paged", "waits")
+_ENTRIES = ("home_address", "entry", "name", "when", "within", "actions", "limits", "paged_at", "waits")
 
 
 @click.group()
@@ -15,7 +15,7 @@ def event() -> None:
 list_command(
     event,
     "event list",
-    ("home_address", "at", "entry", "app", "event", "events", "detail", "stand_in"),
+    ("home_address", "happened_at", "entry", "app", "event", "events", "detail", "stand_in"),
     "Stored events: at a device those that it has received, at a stand-in those that wait for their devices.",
 )
 list_command(event, "event tables", _ENTRIES, "At a stand-in: the entries of every device's table.")

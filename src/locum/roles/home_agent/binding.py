@@ -184,13 +184,12 @@ class Binding:
         return self
 
     def keeping(self, care_of: tuple[CareOf, ...]) -> "Binding":
-        """With these care-of addresses; without any, IPv6 is not bound either."""
+        """With these care-of addresses; without any, IPv6 is not bound either, and the last access node is known."""
         if care_of == self.care_of:
             return self
         ipv6 = self.ipv6 and bool(care_of)
-        return Binding(
-            self.home_address, care_of, self.identification, self.nonce, ipv6, self.default, self.last
-        )
+        last = self.last if care_of else self.access_node
+        return Binding(self.home_address, care_of, self.identification, self.nonce, ipv6, self.default, last)
 
     def forwards_as(self, other: "Binding") -> bool:
         """True if all fields that forwarding depends on are equal, as after a renewal."""

@@ -5,9 +5,10 @@ from itertools import permutations
 import pytest
 
 from locum.roles import actions as a
-from locum.roles.mnps.paging.agent_rules import LIFETIME, SILENT
+from locum.roles.mnps.paging.agent_rules import LIFETIME, SILENT, STEP
 from locum.roles.mnps.paging.event_tables import PATIENCE
-from locum.wire.control.paging.event_table import EventTable1206, Operation
+from locum.roles.mnps.role import StandIn
+from locum.wire.control.paging.event_table import EventTable1206, Operation, encode_1206
 from locum.wire.control.paging.rules import AgentRule
 from locum.wire.control.paging.status import (
     ItemStatus,
@@ -17,6 +18,7 @@ from locum.wire.control.paging.status import (
 )
 from locum.wire.traffic_selector import Ipv4Selector
 from tests.roles.mnps.paging.table_bench import CONFIGURATION, HOA, RULE, Bench, entry, table
+from tests.roles.world import STAND_IN, World
 
 OTHER = AgentRule(8, 11, (Ipv4Selector(protocol=(6, 6)),))
 
@@ -129,7 +131,7 @@ def test_busy_and_stale_are_asked_again() -> None:
     bench.rules_answer = lambda _rules: StatusAnswer(answers.pop(0), lifetime=LIFETIME)
     answer = bench.changed(table(5, entry(), rules=(RULE,)))
     assert answer.status is PagingStatus.OK and not answers
-    assert bench.rules[2].sent >= bench.rules[1].sent + 60_000
+    assert bench.rules[2].sent >= bench.rules[1].sent + STEP
     assert bench.counts["1208-busy"] == bench.counts["1208-stale"] == 1
 
 
@@ -153,6 +155,32 @@ def test_rules_without_a_home_agent_are_refused() -> None:
     assert "home_agent" in answer.items[0].text and bench.counts["1208-no-home-agent"] == 1
     bench.changed(table(6))
     assert not bench.rules
+
+
+def test_home_agent_takes_the_rules_and_their_removal() -> None:
+    world = World()
+    world.advance(3)
+
+    def change(table: EventTable1206) -> list[str]:
+        world.perform(world.mn, [a.Ask(1 << 60, STAND_IN, "1206", encode_1206(table), 10.0)])
+        world.advance(5)
+        kinds = ("paging-rules-changed", "paging-rules-ended")
+        return [event.kind for event in world.ha.events if event.kind in kinds]
+
+    assert change(table(1, entry(), rules=(RULE, OTHER))) == ["paging-rules-changed"]
+    role = world.mnps.role
+    assert isinstance(role, StandIn)
+    said = role.event_tables.rules.status(HOA)
+    assert said is not None and said.status is PagingStatus.OK and said.lifetime
+    world.kill(world.mnps)
+    world.start(world.mnps)
+    world.advance(said.lifetime)
+    role = world.mnps.role
+    assert isinstance(role, StandIn)
+    said = role.event_tables.rules.status(HOA)
+    assert said is not None and said.status is PagingStatus.OK
+    assert "paging-rules-ended" not in world.ha.kinds(), "they are refreshed in time"
+    assert change(table(2))[-1] == "paging-rules-ended"
 
 
 def test_doubled_table_waits_for_the_same_answer() -> None:

@@ -31,6 +31,8 @@ ANSWER_TIMEOUT: Final = 5.0
 PATIENCE: Final = 6.0
 """Seconds after which the device is answered without the home agent; the rules follow."""
 RETRY_FIRST, RETRY_MAX = 1.0, 60.0
+STEP: Final = 10_000
+"""Milliseconds that the next message is later than one that was stale."""
 SPREAD: Final = 0.02
 """Seconds between the refreshes of two devices after a restart."""
 NO_HOME_AGENT: Final = "the stand-in does not know the device's home agent; set home_agent in [mnps]"
@@ -152,8 +154,9 @@ class AgentRules:
             return [Count(f"1208-{error.reason}"), *self._again(known, now)]
         word = answer.status.name.lower().replace("_", "-")
         if answer.status in _AGAIN:
-            # A home agent that knows a later message than this clock has sent since: the next one is after it.
-            known.sent += 60_000 if answer.status is PagingStatus.STALE else 0
+            # The home agent knows a message that this clock has not reached: the next ones go towards it in small steps, as it
+            # takes none that is far ahead of its own clock.
+            known.sent += STEP if answer.status is PagingStatus.STALE else 0
             return [Count(f"1208-{word}"), *self._again(known, now)]
         known.answer, known.attempts = answer, 0
         if not known.rules:

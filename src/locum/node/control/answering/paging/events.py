@@ -106,7 +106,7 @@ def _tables(node: "NodeView") -> "list[DeviceTable]":
 def _event(home_address: str, stored: "StoredEvent") -> Row:
     return {
         "home_address": home_address,
-        "at": stored.at / 1000,
+        "happened_at": stored.at / 1000,
         "entry": stored.entry,
         "app": stored.event.app,
         "event": stored.event.kind,
@@ -131,7 +131,7 @@ def _entry(node: "NodeView", table: "DeviceTable", entry: Entry) -> Row:
         "within": entry.within,
         "actions": [_action(action.kind) for action in entry.actions],
         "limits": held_back,
-        "paged": None if progress.paged_at is None else node.clock.for_people(progress.paged_at),
+        "paged_at": None if progress.paged_at is None else node.clock.for_people(progress.paged_at),
         "waits": len(progress.waiting),
     }
 
