@@ -28,7 +28,7 @@ struct packet {
 	__u8 hops; /* TTL or hop limit */
 	__u8 fragment;
 	__u8 later_fragment;
-	__u8 registration; /* UDP port 434, message type 1 or 3 */
+	__u8 registration; /* UDP port 434, message type 1 or 3; 255: the answer to a call */
 	__u8 type;         /* ICMP: its type; UDP port 434: the message's */
 	__u8 unread;
 	__u8 source_routed; /* by a routing header of type 0 */
@@ -149,7 +149,7 @@ static __always_inline void parse_transport(struct __sk_buff *skb, struct packet
 		    (ports[0] == bpf_htons(PORT_REGISTRATION) || ports[1] == bpf_htons(PORT_REGISTRATION)) &&
 		    p->payload + 9 <= end && !bpf_skb_load_bytes(skb, p->payload + 8, bytes, 1)) {
 			p->type = bytes[0];
-			p->registration = bytes[0] == 1 || bytes[0] == 3;
+			p->registration = bytes[0] == 1 || bytes[0] == 3 || bytes[0] == 255;
 		}
 	} else if (p->protocol == IPPROTO_ICMP || p->protocol == IPPROTO_ICMPV6) {
 		if (p->payload + 4 <= end && !bpf_skb_load_bytes(skb, p->payload, bytes, 1))

@@ -49,13 +49,13 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "jobs": ("network", "programs", "report", "steps"),
         "scenarios": ("captures", "forging", "jobs", "network", "programs", "report", "steps"),
     },
-    "locum.lab.programs": {"peers": (), "radius": ()},
+    "locum.lab.programs": {"paging": (), "peers": (), "radius": ()},
     "locum.lab.scenarios": {
         "sleep": (),
         "stand_ins": (),
         "routing": ("sleep", "stand_ins"),
         "apps": ("sleep",),
-        "paging": (),
+        "paging": ("apps", "sleep"),
     },
     "locum.node": {
         "config": (),

@@ -25,6 +25,7 @@ class Held:
         self.due = 0
         self.serves = 0
         self.expiries: list[int] = []
+        self.pages: list[PageTriggered] = [PAGE]
         self.tell_pending: Callable[[], None] = lambda: None
 
     @property
@@ -44,7 +45,8 @@ class Held:
         return [b"opening"] if self.serves == 1 else []
 
     def read_pages(self) -> list[PageTriggered]:
-        return [PAGE] if self.serves == 1 else []
+        pages, self.pages = self.pages, []
+        return pages
 
     def read_asked(self) -> list[PageAsked]:
         return [ASKED] if self.serves == 1 else []
@@ -96,7 +98,7 @@ async def test_released_packets_go_out_in_later_turns() -> None:
         else:
             asked.append(event)
 
-    readers.page = page
+    readers.tell_pages(page)
     plane.held.due = 5
     plane.held.tell_pending()
     plane.held.tell_pending()  # told twice, done once
@@ -110,6 +112,19 @@ async def test_released_packets_go_out_in_later_turns() -> None:
     plane.held.tell_pending()
     await rounds(3)
     assert plane.held.serves == 5
+
+
+async def test_packets_that_page_wait_for_the_role() -> None:
+    """Those of an earlier daemon are read before the roles are restored."""
+    plane, readers, _ = await opened()
+    plane.held.tell_pending()
+    await rounds(3)
+    assert plane.held.serves == 1 and plane.held.pages == [PAGE]
+    pages: list[object] = []
+    readers.tell_pages(lambda _role, event: pages.append(event))
+    await rounds(3)
+    assert pages == [PAGE]
+    readers.close()
 
 
 async def test_each_round_of_the_event_loop_has_one_turn() -> None:

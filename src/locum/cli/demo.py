@@ -1,5 +1,5 @@
 """`locum demo`: Fig. 6 shown live in a terminal, with the facts and the message diagram at the end; then a second act, in
-which a proxy keeps an MQTT client connected."""
+which a proxy keeps an MQTT client connected, and the right message wakes its device."""
 
 import shutil
 import sys
@@ -13,7 +13,7 @@ from locum.cli.lab import ready
 from locum.lab.errors import Interrupted, LabError
 from locum.lab.report.report import Report, cleared
 from locum.lab.scenario import perform
-from locum.lab.scenarios.apps.keep_alive import AppDemo
+from locum.lab.scenarios.paging.demo import PageDemo
 from locum.lab.scenarios.sleep.fig06 import SIZE, Fig06
 from locum.lab.screen import Screen
 from locum.lab.timeline import Event
@@ -21,10 +21,12 @@ from locum.node.exits import Exit
 
 SECOND_ACT = {
     "lab-stands": "the lab stands again; mosquitto_sub on the mobile node subscribes, with a keep-alive of 5 seconds",
-    "lid-closes": "the lid closes: `locum sleep`",
+    "lid-closes": "the lid closes: `locum sleep`, after `locum wake-on` for packets with the word alert",
     "asleep": "asleep: a proxy at the stand-in sends MQTT pings on the same connection",
     "published": "somebody publishes: {text}",
-    "lid-opens": "the lid opens: `locum wake`",
+    "sent-to-sleeper": "the correspondent sends a datagram: {text}",
+    "still-asleep": "the device sleeps on",
+    "paged": "paged: the stand-in has told the home agent, for this one alone",
     "awake": "awake: the connection is back in the same mosquitto_sub",
     "arrived": "mosquitto_sub has: {text}",
 }
@@ -69,7 +71,8 @@ def demo(output: Path) -> None:
 def _second_act(console: Console, output: Path) -> bool:
     """Play the MQTT story; True if all its checks hold."""
     console.out(
-        "\nSecond act: an MQTT client sleeps four times as long as its keep-alive ...", highlight=False
+        "\nSecond act: an MQTT client sleeps three times as long as its keep-alive, until the right message comes ...",
+        highlight=False,
     )
     begin = time.time()
 
@@ -79,7 +82,7 @@ def _second_act(console: Console, output: Path) -> bool:
             console.out(f"{event.time - begin:6.1f} s  {text}", highlight=False)
 
     try:
-        report = perform(AppDemo(), output, listener=happened)
+        report = perform(PageDemo(), output, listener=happened)
     except LabError as problem:
         console.out(f"locum: {problem}", highlight=False)
         return False

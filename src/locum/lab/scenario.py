@@ -36,6 +36,9 @@ LADDER_NOTES = frozenset(
         "session-stays",
         "session-refused",
         "sleep-failed",
+        "event-fired",
+        "page-ended",
+        "paged",
     )
 )
 

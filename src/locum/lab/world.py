@@ -335,6 +335,11 @@ class Lab:
         detail = {} if listening is None else {"cycle": listening.cycle, "loss": listening.loss}
         self.timeline.mark("radio-listens", link=f"{access_node}-mn", **detail)
 
+    def lose(self, percent: int, access_node: str = "an1") -> float:
+        """Let the radio lose so many of 100 frames in each direction from now on. Returns the time."""
+        self.network.lose(access_node, percent)
+        return self.timeline.mark("radio-loses", link=f"{access_node}-mn", percent=percent)
+
     def close_lid(self, access_node: str = "an1") -> tuple[float, float, float]:
         """`locum sleep`, then the radio goes off: (when it began, when the command was done, when the link was cut)."""
         closing = self.timeline.mark("lid-closes")

@@ -192,7 +192,6 @@ class Node:
             self.plane.tell_ended_rules(teller(self.events))
         serve_visitors(self.plane, self.settings.foreign_agent)
         self._plane_readers = PlaneReaders(self.plane, self.events, self._opening)
-        self._plane_readers.page = self.driver.feed
         if self.settings.ends_tunnels:
             self._closers.callback(self._plane_readers.reassembled(probes=node.path_mtu_probes).close)
         self._plane_readers.open()
@@ -425,6 +424,7 @@ class Node:
         # Before any timer: no solicitation is sent on a link that is down.
         for interface in self.settings.node.interfaces:
             self._links.tell(interface, LinkState.of(self.watch.find(interface)))
+        self._plane_readers.tell_pages(self.driver.feed)
 
     def _adopt_sessions(self) -> None:
         if self.stand_in is not None:

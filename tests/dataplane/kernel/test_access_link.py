@@ -91,9 +91,10 @@ def test_sources_on_access_links_are_checked(node: OneNode, source: object, righ
     assert node.run(from_(source), "lan0").way is Outcome.PASSED
 
 
-def test_a_device_that_is_not_registered_may_register(node: OneNode) -> None:
-    """With the node itself and no other; link-scope packets are no concern of the check."""
-    request = from_(ELSEWHERE, "10.3.0.1", port=434, data=b"\x01" + bytes(23))
+@pytest.mark.parametrize("kind", [b"\x01", b"\xff"])
+def test_a_device_that_is_not_registered_may_register(node: OneNode, kind: bytes) -> None:
+    """With the node itself and no other, and answer its calls; link-scope packets are no concern of the check."""
+    request = from_(ELSEWHERE, "10.3.0.1", port=434, data=kind + bytes(23))
     assert node.run(request, "lan0").way is Outcome.PASSED
     request[IP].dst = str(CN4)
     assert node.run(request.copy(), "lan0").way is Reason.SPOOFED_SOURCE

@@ -209,7 +209,7 @@ class RareGrammar:
         r = self.random
         source, destination = (r.choice(r.choice((homes, others))) for _ in range(2))
         ports = r.choice(((434, 434), (5000, 434), (434, 5000), (435, 433)))
-        data = bytes((r.choice((1, 3, 1, 3, 0, 2, 4)),)) + r.randbytes(r.choice((0, 1, 23)))
+        data = bytes((r.choice((1, 3, 1, 3, 0, 2, 255)),)) + r.randbytes(r.choice((0, 1, 23)))
         data = data[: r.choice((0, 1, 100, 100, 100))]
         head = b"".join(port.to_bytes(2, "big") for port in ports) + (8 + len(data)).to_bytes(2, "big")
         version = 4 if isinstance(source, IPv4Address) else 6

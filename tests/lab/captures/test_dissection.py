@@ -8,6 +8,7 @@ import pytest
 
 from locum.lab.captures.dissection import control_packets, malformed
 from locum.lab.captures.pcap import frames
+from locum.wire.mobile_ip.page_call import CallAnswerCode, PageCall, PageCallAnswer, Reason
 from locum.wire.mobile_ip.registration import RegistrationRequest
 
 HOME, AGENT, CARE_OF = (IPv4Address(f"10.10.{part}.4") for part in (100, 4, 21))
@@ -47,6 +48,14 @@ def test_valid_long_format_is_not_counted_as_malformed(tmp_path: Path) -> None:
 )
 def test_extension_154_excuses_no_other_error(tmp_path: Path, extensions: bytes) -> None:
     assert malformed(capture(tmp_path, ("10.10.21.1", REQUEST + extensions))) == 1
+
+
+def test_only_whole_calls_are_excused(tmp_path: Path) -> None:
+    call = PageCall(b"page-one", HOME, 7, Reason.PACKET).encode() + AUTHENTICATION
+    answer = PageCallAnswer(b"page-one", HOME, 7, CallAnswerCode.WAKING).encode() + AUTHENTICATION
+    assert malformed(capture(tmp_path, ("10.10.21.1", call), ("10.10.100.4", answer))) == 0
+    others = (call[:-1], call[:1] + b"\x03" + call[2:], answer + b"\x83")
+    assert malformed(capture(tmp_path, *(("10.10.21.1", other) for other in others))) == len(others)
 
 
 def test_only_broken_messages_of_a_forger_are_excused(tmp_path: Path) -> None:

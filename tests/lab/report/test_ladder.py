@@ -2,9 +2,10 @@
 
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 from locum.lab.network.topology import figure_5
-from locum.lab.report.diagram import as_html, as_text
+from locum.lab.report.diagram import as_html, as_svg, as_text
 from locum.lab.report.ladder import Arrow, Note, draw
 from locum.lab.timeline import Event
 
@@ -85,6 +86,24 @@ def test_html_is_one_file_with_every_message() -> None:
     assert not opened
     for number in ("601", "602", "603", "604", "634", "618"):
         assert f">{number}</tspan>" in page
+
+
+def test_picture_is_well_formed_and_has_every_message() -> None:
+    made = draw("a <story>", STORY, NODES, owner)
+    picture = ElementTree.fromstring(as_svg(made))
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg" and picture.get("aria-label") == "a <story>"
+    arrows = picture.findall(".//{http://www.w3.org/2000/svg}g")
+    assert len(arrows) == len(made.messages)
+
+
+def test_pages_are_drawn_from_the_event_to_the_device() -> None:
+    sent = [("mnps", "page-asked", "1172"), ("ha", "sent", "1170"), ("an1", "calling", "1170")]
+    story = [Event(number / 10, node, kind, message) for number, (node, kind, message) in enumerate(sent)]
+    rows = [row for row in draw("pages", story, NODES, owner).rows if isinstance(row, Arrow)]
+    assert [(row.message, row.sender, row.receiver, row.arrived is not None) for row in rows] == [
+        ("1172", "mnps", "ha", True),
+        ("1170", "ha", "an1", True),
+    ]
 
 
 def test_an_empty_story() -> None:

@@ -204,7 +204,7 @@ def _parse_transport(data: bytes, packet: Packet) -> None:
         signalling = REGISTRATION_PORT in (packet.source_port, packet.destination_port)
         if packet.protocol == UDP and signalling and at + 9 <= end:
             packet.type = data[at + 8]
-            packet.registration = packet.type in (1, 3)
+            packet.registration = packet.type in (1, 3, 255)
     elif packet.protocol in (ICMP, ICMPV6) and at + 4 <= end:
         packet.type = data[at]
 

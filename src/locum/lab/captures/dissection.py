@@ -1,6 +1,6 @@
 """Malformed packets of a capture, as tshark reports them.
 
-Two sorts of packets that tshark marks are not counted, and nothing else:
+Three sorts of packets that tshark marks are not counted, and nothing else:
 
 - Messages of a scenario's forger from its address for malformed messages, also inside tunnels and
   quoted in ICMP errors. Its messages from other addresses are well-formed, and count.
@@ -8,6 +8,8 @@ Two sorts of packets that tshark marks are not counted, and nothing else:
   1.10: type, sub-type, two bytes of length); tshark 4.0, which does not know it, takes the sub-type for a length of one
   byte and all that follows for what it is not. Such a message is walked by the RFC's formats here: it has to end where
   its last extension ends, and tshark has to find no error in the rest without these extensions.
+- Experimental messages (RFC 4064), whose content is their users' own; tshark 4.0 knows none. They are walked here too: calls to
+  sleeping devices and their answers have a head of fixed length, and end where their last extension ends.
 """
 
 import struct
@@ -23,6 +25,8 @@ _FIXED = {
     1: 24,
     3: 20,
 }  # bytes before the extensions of a request and of a reply (RFC 5944 sections 3.3 and 3.4)
+_EXPERIMENTAL = 255  # RFC 4064 section 3
+_CALL, _CALL_KINDS = 24, (1, 2)  # bytes before the extensions of a call, and of its answer
 _ONE_BYTE = 0  # the only type that is not followed by a length (section 1.9)
 _LONG = frozenset((36, 38, MULTIPATH))
 """Types in the long format: RFC 5944 section 3.5.5, RFC 3115 section 2.1, RFC 7629 section 4."""
@@ -54,7 +58,8 @@ def malformed(file: Path, broken_from: Collection[str] = (), opaque: str = "") -
 
     Raises OSError when tshark is missing or cannot read the file.
     """
-    marked = _marked(file, "".join(_but_from(name) for name in broken_from), opaque)
+    found = _marked(file, "".join(_but_from(name) for name in broken_from), opaque)
+    marked = [row for row in found if not _is_whole_call(row)]
     misread = [rest for row in marked if (rest := _without_multipath(row)) is not None]
     return len(marked) - len(misread) + (_malformed_messages(misread) if misread else 0)
 
@@ -90,6 +95,23 @@ def _marked(file: Path, others: str = "", opaque: str = "") -> list[list[str]]:
     if done.returncode:
         raise OSError(f"tshark cannot read {file}: {done.stderr.strip()}")
     return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def _is_whole_call(row: list[str]) -> bool:
+    """True for an experimental message that is a call or an answer with all its extensions."""
+    protocols, _types, payloads = row
+    if ":udp" not in protocols or "mip" not in protocols.split(":"):
+        return False
+    message = bytes.fromhex(payloads.rpartition(",")[2])
+    if len(message) <= _CALL or message[0] != _EXPERIMENTAL or message[1] not in _CALL_KINDS:
+        return False
+    at = _CALL
+    while at < len(message):
+        size = _extension_size(message[at : at + 4])
+        if size is None:
+            return False
+        at += size
+    return at == len(message)
 
 
 def _without_multipath(row: list[str]) -> bytes | None:

@@ -177,6 +177,18 @@ class Network:
         """Frames of a radio that `listen` has changed."""
         return self._radios[access_node].frames()
 
+    def lose(self, access_node: str, percent: int) -> None:
+        """Let a radio link lose so many of 100 frames in each direction, at random, from now on. Stock nftables."""
+        for own, _opposite in self.topology.radio(access_node).ends:
+            chain = f'type filter hook egress device "{own.interface}" priority 0'
+            rules = "table netdev loss\ndelete table netdev loss\n"
+            if percent:
+                rules += (
+                    f"table netdev loss {{\n chain out {{\n  {chain}; policy accept;\n"
+                    f"  numgen random mod 100 < {percent} counter drop\n }}\n}}\n"
+                )
+            run([*inside(self.place, own.node), "nft", "-f", "-"], stdin=rules)
+
     def radio_frames(self, access_node: str) -> int:
         """Frames both ends of a radio link have sent and received so far, by the interfaces' own counters."""
         total = 0

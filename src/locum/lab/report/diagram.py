@@ -1,4 +1,4 @@
-"""Layout of a ladder: as lines of text, and as one self-contained HTML page. It knows no event."""
+"""Layout of a ladder: as lines of text, as one self-contained HTML page, and as a picture. It knows no event."""
 
 import html
 from collections.abc import Iterable
@@ -84,6 +84,21 @@ text { fill: var(--ink); font: 13px system-ui, sans-serif; }
 
 def as_html(ladder: Ladder) -> str:
     """The diagram as one HTML file that needs nothing else; details show when the pointer rests on a row."""
+    title = html.escape(ladder.title)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n'
+        f"<p>Times in seconds from the first row. Numbers are those of the source text's figures. A dashed arrow was "
+        f"sent and not reported as received.</p>\n{_svg(ladder)}</body></html>\n"
+    )
+
+
+def as_svg(ladder: Ladder) -> str:
+    """The diagram as one picture that needs nothing else."""
+    return _svg(ladder, 'xmlns="http://www.w3.org/2000/svg" ', f"<style>{STYLE}</style>") + "\n"
+
+
+def _svg(ladder: Ladder, namespace: str = "", head: str = "") -> str:
     centres = {node.name: LEFT + COLUMN // 2 + index * COLUMN for index, node in enumerate(ladder.columns)}
     width = LEFT + COLUMN * max(len(ladder.columns), 1) + 40
     drawn: list[str] = []
@@ -101,17 +116,11 @@ def as_html(ladder: Ladder) -> str:
         drawn.append(_svg_row(row, level, centres, width))
     bottom = level + STEP
     heads = "".join(_svg_head(node, centres[node.name], bottom) for node in ladder.columns)
-    title = html.escape(ladder.title)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n'
-        f"<p>Times in seconds from the first row. Numbers are those of the source text's Fig. 6. A dashed arrow was "
-        f"sent and not reported as received.</p>\n"
-        f'<svg viewBox="0 0 {width} {bottom + 20}" width="{width}" role="img" aria-label="{title}">\n'
+        f'<svg {namespace}viewBox="0 0 {width} {bottom + 20}" width="{width}" role="img" '
+        f'aria-label="{html.escape(ladder.title)}">{head}\n'
         f'<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-        f'<path class="head" d="M0 0L8 4L0 8z"/></marker></defs>\n{heads}\n'
-        + "\n".join(drawn)
-        + "\n</svg></body></html>\n"
+        f'<path class="head" d="M0 0L8 4L0 8z"/></marker></defs>\n{heads}\n' + "\n".join(drawn) + "\n</svg>"
     )
 
 

@@ -24,9 +24,12 @@ SENDERS: dict[str, tuple[Place, ...]] = {
     "618": (_AN,),
     "622": (_AN,),
     "624": (_AN,),
+    "1170": (_HA,),
+    "1172": (_MNPS,),
     "1204": (_MN,),
     "1206": (_MN,),
     "1210": (_HA,),
+    "1208": (_MNPS,),
     "1212": (_AN, _MN),
     "trigger": (_AN, _HA, _CN, _MN),
 }
@@ -40,9 +43,12 @@ RECEIVERS: dict[str, tuple[Place, ...]] = {
     "618": (_MN, _MNPS),
     "622": (_AN,),
     "624": (_AN,),
+    "1170": (_AN,),
+    "1172": (_HA,),
     "1204": (_HA,),
     "1206": (_MNPS,),
     "1210": (_AN,),
+    "1208": (_HA,),
     "1212": (_HA,),
     "trigger": (_MNPS,),
 }
@@ -56,15 +62,20 @@ EVIDENCE = {
     "618": ("618",),
     "622": ("622", "624"),
     "624": ("624", "622"),
+    "1170": ("1170",),
+    "1172": ("1172", "1170"),
     "1204": ("1204",),
     "1206": ("1206",),
     "1210": ("1210",),
+    "1208": ("1208",),
     "1212": ("1212",),
     "trigger": ("trigger", "601"),
 }
 """A message arrived if its receiver reports it, or sends the next one."""
 SENT = "sent"
-"""The event kind of a sent message; every other kind is about a received one."""
+"""The event kind of a sent message; every other kind is about a received one, but for `ASKED`."""
+ASKED = "page-asked"
+"""The event kind of a 1172 that was sent."""
 EARLY = 0.05
 """Seconds by which a receiver's event may precede the sender's own: they are two processes."""
 PATIENCE = 5.0
@@ -145,7 +156,7 @@ def draw(
 
 
 def _is_message(event: Event, places: dict[str, Place]) -> bool:
-    return event.kind == SENT and places.get(event.node) in SENDERS.get(_number(event), ())
+    return event.kind in (SENT, ASKED) and places.get(event.node) in SENDERS.get(_number(event), ())
 
 
 def _number(event: Event) -> str:

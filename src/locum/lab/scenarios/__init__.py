@@ -15,7 +15,15 @@ from locum.lab.scenarios.apps.mixed import AppMixed, AppMixedBrief
 from locum.lab.scenarios.apps.publish import AppPublish
 from locum.lab.scenarios.apps.splice import AppSplice, AppSpliceBrief
 from locum.lab.scenarios.apps.websocket import AppWebSocket, AppWebSocketBrief
+from locum.lab.scenarios.paging.call import PageCall
+from locum.lab.scenarios.paging.demo import PageDemo
+from locum.lab.scenarios.paging.fig11 import Fig11
+from locum.lab.scenarios.paging.fig12 import Fig12
+from locum.lab.scenarios.paging.fig14 import Fig14
+from locum.lab.scenarios.paging.lost import PageLost, PageLostBrief
 from locum.lab.scenarios.paging.policy import PagePolicy
+from locum.lab.scenarios.paging.quiet import PageQuiet, PageQuietBrief
+from locum.lab.scenarios.paging.storm import PageStorm, PageStormBrief
 from locum.lab.scenarios.routing.colocated import Colocated
 from locum.lab.scenarios.routing.flows import Flows
 from locum.lab.scenarios.routing.move import Move
@@ -108,6 +116,17 @@ _ALL: tuple[type[Scenario], ...] = (
     AppMixed,
     AppMixedBrief,
     PagePolicy,
+    Fig11,
+    Fig12,
+    Fig14,
+    PageDemo,
+    PageCall,
+    PageStorm,
+    PageStormBrief,
+    PageLost,
+    PageLostBrief,
+    PageQuiet,
+    PageQuietBrief,
 )
 
 SCENARIOS: dict[str, type[Scenario]] = {scenario.name: scenario for scenario in _ALL}

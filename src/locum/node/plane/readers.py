@@ -25,8 +25,7 @@ class PlaneReaders:
         self._plane, self._opening = plane, opening
         self._readers: dict[int, Callable[[], object]] = {plane.fileno(): self._held_readable}
         self._errors: ErrorSockets | None = None
-        # Called with a role and each packet that asks it for a page.
-        self.page: Callable[[str, PageTriggered | PageAsked], None] = lambda _role, _event: None
+        self._page: Callable[[str, PageTriggered | PageAsked], None] | None = None
         self._soon: asyncio.Handle | None = None  # the next turn for held packets
         self._expiry: asyncio.TimerHandle | None = None
         self._tidying: asyncio.TimerHandle | None = None
@@ -55,6 +54,14 @@ class PlaneReaders:
         self._plane.held.tell_pending = self._held_soon
         self._tidy()
 
+    def tell_pages(self, page: Callable[[str, PageTriggered | PageAsked], None]) -> None:
+        """Call `page` from now on with a role and each packet that asks it for a page, and with those that wait for it.
+
+        Some wait since before an earlier daemon ended: each of them is told once.
+        """
+        self._page = page
+        self._held_soon()
+
     def close(self) -> None:
         """Read nothing from the data plane any more, and write nothing to it."""
         for fileno in self._readers:
@@ -77,10 +84,11 @@ class PlaneReaders:
         held.serve()
         for packet in held.read_openings():
             self._opening(packet)
-        for event in held.read_pages():
-            self.page("home_agent", event)
-        for asked in held.read_asked():
-            self.page("foreign_agent", asked)
+        if self._page is not None:
+            for event in held.read_pages():
+                self._page("home_agent", event)
+            for asked in held.read_asked():
+                self._page("foreign_agent", asked)
         if held.is_due:
             self._held_soon()
         if self._expiry is None and (expires := held.expires) is not None:

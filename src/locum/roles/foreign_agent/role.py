@@ -39,6 +39,7 @@ from locum.roles.foreign_agent.contexts.transfer import ContextTransfer
 from locum.roles.foreign_agent.filter_room import FilterRoom
 from locum.roles.foreign_agent.nat import AgentTraversal
 from locum.roles.foreign_agent.page_delivery import PageDelivery
+from locum.roles.foreign_agent.paged_arrivals import PagedArrivals
 from locum.roles.foreign_agent.pages.holds import PageHolds
 from locum.roles.foreign_agent.pages.profiles import PageProfiles
 from locum.roles.foreign_agent.probing import Probing
@@ -170,8 +171,11 @@ class ForeignAgent:
             configuration.policy_servers if configuration.policy else None,
         )
         self._holds.waits = self._page_profiles.pending
+        arrivals = PagedArrivals(self._flights, lambda home: self._visitors.get(home) is not None)
+        self._relay.heralds.append(arrivals.relayed)
         self._classifier = ClassifierPages(self._classified, randomness)
         self._parts = Parts(
+            arrivals,  # before those that take pages
             self._page_profiles,  # before those that take pages and profiles
             self._holds,
             self._classifier,  # its request numbers are above those of reports

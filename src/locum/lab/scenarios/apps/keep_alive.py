@@ -76,11 +76,3 @@ class AppKeepAliveBrief(AppKeepAlive):
     omits = True
     exhaustive = False
     asleep: tuple[float, ...] = (12.0, 9.0, 9.0)
-
-
-class AppDemo(AppKeepAliveBrief):
-    """One sleep, for `locum demo`."""
-
-    name = "mqtt-act"
-    title = "an MQTT client sleeps four times as long as its keep-alive"
-    asleep = (20.0,)

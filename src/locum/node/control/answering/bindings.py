@@ -60,7 +60,7 @@ def _binding(node: "NodeView", entry: Any, now: float) -> Row:
             }
             for stand_in in entry.stand_ins
         ],
-        "rules": rule_rows(node, entry.rules),
+        "rules": rule_rows(node, entry.rules, {entry.home_address: entry.home_address_v6}),
     }
 
 

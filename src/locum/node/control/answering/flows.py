@@ -90,12 +90,20 @@ async def flow_remove(node: "NodeView", arguments: Mapping[str, Any]) -> Row:
     return rows[0]
 
 
-def rule_rows(node: "NodeView", lines: "tuple[RuleLine, ...] | list[RuleLine]") -> list[Row]:
-    """Rules as rows, with counts of packets to any home address of the device."""
-    addresses = {
-        entry.home_address: entry.home_address_v6
-        for entry in _home_agent(node).visitor_list(now=node.clock.now())
-    }
+def rule_rows(
+    node: "NodeView",
+    lines: "tuple[RuleLine, ...] | list[RuleLine]",
+    addresses: Mapping[Addr, Addr | None] | None = None,
+) -> list[Row]:
+    """Rules as rows, with counts of packets to any home address of the device.
+
+    `addresses` are the IPv4 and IPv6 home addresses of the devices; None: they are looked up.
+    """
+    if addresses is None:
+        addresses = {
+            entry.home_address: entry.home_address_v6
+            for entry in _home_agent(node).visitor_list(now=node.clock.now())
+        }
     return [_row(node, line, addresses.get(line.home_address)) for line in lines]
 
 

@@ -1,0 +1,1 @@
+"""Programs of scenarios that page: devices of a crowd, and packets that trigger."""
