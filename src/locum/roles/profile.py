@@ -21,6 +21,7 @@ from locum.roles.action_values.flows import (
 from locum.roles.rules import KeptRule
 from locum.security.association import AaaAssociation, Algorithm, Association, Replay
 from locum.wire.control.context_blocks import PagingBlock, PolicyBlock, RuleEntry, RuleList
+from locum.wire.control.paging.entry import Entry
 from locum.wire.cursor import Cursor
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, decode_selector, selector_format
 
@@ -203,6 +204,12 @@ class ProfileChange:
     from_visitor: PolicingChange = PolicingChange()
     paging: PolicingChange = PolicingChange()
     asleep_otherwise: RuleVerdict | None = None
+    entries: tuple[Entry, ...] | None = None  # of the event table at a stand-in; no part of a profile
+
+    @property
+    def empty(self) -> bool:
+        """True if no part of a profile changes."""
+        return replace(self, entries=None) == ProfileChange(self.version)
 
     def follows(self, profile: Profile) -> bool:
         """True if it is later than all that is known."""

@@ -83,6 +83,14 @@ class DisconnectAsked:
     session: Session
 
 
+@dataclass(frozen=True, slots=True)
+class EntriesFetched:
+    """Event at a stand-in: the profile that it fetched a key from has entries for the device's event table too."""
+
+    home_address: IPv4Address
+    change: "ProfileChange"
+
+
 class PushOutcome(Enum):
     """The outcome of a push; the earlier one here counts if several roles of a node answer."""
 
@@ -103,5 +111,5 @@ class AnswerPush:
     text: str = ""  # for people
 
 
-PushEvent: TypeAlias = ProfilePushed | DisconnectAsked
+PushEvent: TypeAlias = ProfilePushed | DisconnectAsked | EntriesFetched
 ProfileEvent: TypeAlias = ProfileFetched | ProfileRefused | ProfileUnavailable

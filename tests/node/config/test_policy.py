@@ -104,6 +104,11 @@ def test_pushed_changes_are_taken_from_clients(loaded: Load) -> None:
     assert without is not None and without.changes is None
 
 
+def test_a_stand_in_takes_pushed_changes_too(loaded: Load) -> None:
+    policy = loaded(STAND_IN + POLICY + CHANGES).policy
+    assert policy is not None and policy.changes is not None
+
+
 def test_a_stand_in_may_know_no_device(loaded: Load) -> None:
     settings = loaded(STAND_IN + POLICY)
     assert settings.control is not None and settings.control.associations == ()

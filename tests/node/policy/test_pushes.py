@@ -15,6 +15,7 @@ from locum.node.policy.push_requests import ERROR_CAUSE, Itself
 from locum.node.policy.pushes import PATIENCE, Pushes
 from locum.roles.action_values.flows import FilterVerdict, RuleVerdict
 from locum.roles.actions import Event
+from locum.roles.paging.events import FIRST_PUSHED
 from locum.roles.profile import PolicingChange
 from locum.roles.profile_requests import AnswerPush, DisconnectAsked, ProfilePushed, PushOutcome, Session
 from locum.security.radius import answer_authentic, signed_request
@@ -124,6 +125,26 @@ def test_filters_and_their_removal_are_changes() -> None:
     assert event.change.asleep_otherwise is RuleVerdict.HOLD
 
 
+EVENT = (
+    'id = 5, app = "mail", kind = "new", where = [{ field = "from", is = "glob", value = "*@example.org" }]'
+)
+
+
+def test_entries_of_an_event_table_are_changes() -> None:
+    world = World("mnps")
+    world.ask(FRAMED, VERSION, ours("Locum-Event", EVENT), ours("Locum-Event", 'id = 6, kind = "*"'))
+    ((role, event),) = world.fed
+    assert isinstance(event, ProfilePushed) and role == "mnps" and event.change.empty
+    assert event.change.entries is not None
+    numbers = [entry.identifier for entry in event.change.entries]
+    assert numbers == [FIRST_PUSHED + 5, FIRST_PUSHED + 6]
+    [condition] = event.change.entries[0].patterns[0].conditions
+    assert (condition.field, condition.value) == ("from", "*@example.org")
+    world.ask(FRAMED, VERSION, ours("Locum-Event", "none"), identifier=2)
+    event = world.fed[-1][1]
+    assert isinstance(event, ProfilePushed) and event.change.entries == ()
+
+
 def test_a_disconnection_goes_to_the_role() -> None:
     world = World()
     world.ask(Attribute(1, str(HOME).encode()), Attribute(49, b"\0\0\0\6"), code=Code.DISCONNECT_REQUEST)
@@ -203,6 +224,8 @@ def test_one_role_of_several_is_enough() -> None:
         ((NAI, VERSION, PAGE, ours("Locum-Rule", "none")), 407),
         ((NAI, VERSION, ours("Locum-Paging-Otherwise", 9)), 407),
         ((NAI, VERSION, ours("Locum-Asleep-Otherwise", 0)), 407),
+        ((NAI, VERSION, ours("Locum-Event", 'id = 5, app = "mail"')), 407),
+        ((NAI, VERSION, ours("Locum-Event", 'id = 4096, kind = "new"')), 407),
         ((NAI, VERSION, ours("Locum-Filter-To", 'id = 1, action = "page"')), 407),
         ((NAI, ours("Locum-Version", b"\1"), PAGE), 404),
         ((Attribute(8, b"\1\2"), VERSION, PAGE), 407),

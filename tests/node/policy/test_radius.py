@@ -22,12 +22,25 @@ from locum.lab.programs.radius.freeradius import DICTIONARY, RADIUSD
 from locum.node.coap.learnt_associations import AssociationRefused, AssociationUnavailable
 from locum.node.config.policy_settings import PolicyServer, PolicySettings
 from locum.node.events import EventStream
-from locum.node.policy.profile_attributes import ProfileError, dictionary, grant_of, profile_of
+from locum.node.policy.profile_attributes import (
+    ProfileError,
+    dictionary,
+    fetched_entries,
+    grant_of,
+    profile_of,
+)
 from locum.node.policy.radius import RadiusClient
 from locum.roles import actions as do
 from locum.roles.action_values.flows import FilterVerdict, RuleVerdict
+from locum.roles.paging.events import FIRST_PUSHED
 from locum.roles.profile import Profile
-from locum.roles.profile_requests import FetchProfile, ProfileFetched, ProfileRefused, ProfileUnavailable
+from locum.roles.profile_requests import (
+    EntriesFetched,
+    FetchProfile,
+    ProfileFetched,
+    ProfileRefused,
+    ProfileUnavailable,
+)
 from locum.roles.rules import PROFILE
 from locum.security.association import AaaAssociation, Algorithm, Replay
 
@@ -202,9 +215,31 @@ async def test_a_stand_in_gets_its_association_with_a_device(server: int) -> Non
     own = grant.association
     assert (own.peer, own.sender_id, own.recipient_id) == (HOME, b"\1\2", b"\1\1")
     assert (own.secret, own.salt, grant.lifetime) == (bytes(range(0x30, 0x40)), b"", 600)
+    event = asking.answers.get_nowait()
+    assert isinstance(event, EntriesFetched) and event.home_address == HOME
+    assert event.change.version == 3 and event.change.entries is not None
     assert own.home_addresses == (HOME, IPv6Address("2001:db8:113::4"))
     assert not own.may_trigger and not own.access_node
     assert b"0123456789".hex() not in repr(own)
+
+
+def with_event(*more: Any) -> bytes:
+    """An Access-Accept for a stand-in with an entry of an event table."""
+    request = AuthPacket(id=1, secret=SECRET, authenticator=bytes(16), dict=dictionary(None))
+    return reply(request, Locum_Event='id = 5, kind = "new"', **dict(more))
+
+
+def test_entries_of_a_profile_need_a_version() -> None:
+    request = AuthPacket(id=1, secret=SECRET, authenticator=bytes(16), dict=dictionary(None))
+    change = fetched_entries(request.CreateReply(packet=with_event(("Locum_Version", 3))))
+    assert change is not None and change.version == 3 and change.entries is not None
+    assert [entry.identifier for entry in change.entries] == [FIRST_PUSHED + 5]
+    with pytest.raises(ProfileError, match="needs Locum-Version"):
+        fetched_entries(request.CreateReply(packet=with_event()))
+    bad = reply(request, Locum_Event="id = 5", Locum_Version=3)
+    with pytest.raises(ProfileError, match="kind"):
+        fetched_entries(request.CreateReply(packet=bad))
+    assert fetched_entries(request.CreateReply(packet=reply(request, Locum_Version=3))) is None
 
 
 async def test_another_stand_in_and_another_node_get_none(server: int) -> None:

@@ -149,8 +149,9 @@ def _check_whole(settings: Settings) -> None:
         said = "is missing; the profiles that page_profile of [home_agent] brings come from its server"
         raise ConfigError(settings.file, "policy", None, said)
     pushed = settings.policy is not None and settings.policy.changes is not None
-    if pushed and settings.home_agent is None and settings.foreign_agent is None:
-        said = "no role of this node has profiles; home agents and access nodes do"
+    served = (settings.home_agent, settings.foreign_agent, settings.mnps)
+    if pushed and not any(served):
+        said = "no role of this node has profiles; home agents, access nodes and stand-ins do"
         raise ConfigError(settings.file, "policy.changes", None, said)
     foreign = settings.foreign_agent
     if settings.home_agent is not None:

@@ -5,6 +5,7 @@ nothing of sockets, nor of a profile's use.
 """
 
 import io
+from dataclasses import replace
 from importlib.resources import files
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -14,11 +15,13 @@ from pyrad.dictionary import Dictionary, ParseError
 from pyrad.packet import PacketError
 
 from locum.node.coap.learnt_associations import Grant
+from locum.node.config.paging.event_table import entries
 from locum.node.config.parts import association as association_in
 from locum.node.config.rule_table import filter_rules, flow_rules, inline_table
 from locum.node.config.settings import Address, ControlAssociation
 from locum.node.config.toml_table import ConfigError
 from locum.roles.action_values.flows import MAX_RULES, FilterRule, FilterVerdict, RuleVerdict
+from locum.roles.paging.events import FIRST_PUSHED
 from locum.roles.profile import (
     GrantedStandIn,
     Policing,
@@ -29,6 +32,8 @@ from locum.roles.profile import (
 )
 from locum.roles.rules import PROFILE, RESERVED_NAMES
 from locum.security.association import FIRST_SPI, LAST_SPI, AaaAssociation, Algorithm, Association, Replay
+from locum.wire.control.paging.entry import Entry
+from locum.wire.control.paging.status import MAX_ITEM
 
 T = TypeVar("T")
 D = TypeVar("D")  # a default
@@ -125,6 +130,7 @@ EMPTY = "none"  # as the only value of a kind of rules: there are none any more
 _PUSHED = (
     "Locum-Rule", "Locum-Filter-To", "Locum-Filter-To-Otherwise", "Locum-Filter-From",
     "Locum-Filter-From-Otherwise", "Locum-Paging", "Locum-Paging-Otherwise", "Locum-Asleep-Otherwise",
+    "Locum-Event",
 )  # fmt: skip
 
 
@@ -161,12 +167,37 @@ def _change(request: Any) -> ProfileChange | None:
         from_visitor=_policing_change(request, "Locum-Filter-From"),
         paging=_policing_change(request, "Locum-Paging"),
         asleep_otherwise=_choice(request, "Locum-Asleep-Otherwise", _ASLEEP, None),
+        entries=_entries(request),
     )
     if change == ProfileChange(change.version):
         return None
     if version is None:
         raise KeyError("Locum-Version")
     return change
+
+
+def fetched_entries(answer: Any) -> ProfileChange | None:
+    """Entries for an event table in an authentic Access-Accept; None: it has none. Raises ProfileError."""
+    try:
+        found, version = _entries(answer), _one(answer, "Locum-Version", int)
+    except ConfigError as problem:
+        raise ProfileError(str(problem)) from None
+    if found is None:
+        return None
+    if version is None:
+        raise ProfileError("Locum-Event in a profile needs Locum-Version")
+    return ProfileChange(version, entries=found)
+
+
+def _entries(request: Any) -> tuple[Entry, ...] | None:
+    """Entries for the event table of a stand-in, under the identifiers that a policy server's have there."""
+    texts = _listed(request, "Locum-Event")
+    if texts is None:
+        return None
+    found = entries(tuple(inline_table("Locum-Event", text) for text in texts))
+    if any(FIRST_PUSHED + entry.identifier > MAX_ITEM for entry in found):
+        raise ProfileError(f"Locum-Event: identifiers end at {MAX_ITEM - FIRST_PUSHED}")
+    return tuple(replace(entry, identifier=FIRST_PUSHED + entry.identifier) for entry in found)
 
 
 def _listed(request: Any, name: str) -> list[str] | None:

@@ -35,7 +35,7 @@ from locum.roles.profile_requests import AnswerPush, DisconnectAsked, ProfilePus
 from locum.security.radius import signed_answer
 from locum.wire.radius import Attribute, Code, RadiusPacket
 
-ROLES: Final = ("home_agent", "foreign_agent")  # that have profiles
+ROLES: Final = ("home_agent", "foreign_agent", "mnps")  # that have profiles, or event tables
 PATIENCE: Final = 5.0  # seconds that roles may take to decide and to write
 MOST_REMEMBERED: Final = 65_536
 _ANSWERS: Final = {

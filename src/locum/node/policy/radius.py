@@ -25,12 +25,20 @@ from locum.node.config.settings import Address
 from locum.node.events import EventStream
 from locum.node.host.unlearnt_paths import learn_no_path_mtu
 from locum.node.performer import Handler
-from locum.node.policy.profile_attributes import ProfileError, dictionary, grant_of, profile_of
+from locum.node.policy.profile_attributes import (
+    ProfileError,
+    dictionary,
+    fetched_entries,
+    grant_of,
+    profile_of,
+)
 from locum.node.policy.push_requests import Itself
 from locum.node.policy.pushes import PushServer
 from locum.roles.actions import Event
+from locum.roles.profile import ProfileChange
 from locum.roles.profile_requests import (
     AnswerPush,
+    EntriesFetched,
     FetchProfile,
     ProfileEvent,
     ProfileFetched,
@@ -226,16 +234,20 @@ class RadiusClient:
 
         Raises AssociationRefused, AssociationUnavailable.
         """
+
+        def read(answer: Any) -> tuple[Grant | None, ProfileChange | None]:
+            return grant_of(answer, stand_in, home_address), fetched_entries(answer)
+
         try:
-            grant = await self._asked(
-                str(home_address), partial(grant_of, stand_in=stand_in, home_address=home_address)
-            )
+            grant, change = await self._asked(str(home_address), read)
         except _Refused as refused:
             raise AssociationRefused(str(refused)) from None
         except ServerSilent as silent:
             raise AssociationUnavailable(str(silent)) from None
         if grant is None:
             raise AssociationRefused(f"the profile has no Locum-Control with the address {stand_in}")
+        if change is not None:
+            self._feed("mnps", EntriesFetched(home_address, change))
         return grant
 
     async def _asked(self, user: str, read: Callable[[Any], T]) -> T:

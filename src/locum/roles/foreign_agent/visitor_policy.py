@@ -155,6 +155,8 @@ class VisitorPolicy(Part):
     def _pushed(self, event: ProfilePushed) -> list[Action]:
         """The policy server changes the profile of a visitor (P7)."""
         known = self._meant(event.session)
+        if event.change.empty:
+            return [AnswerPush(event.push, PushOutcome.UNKNOWN, "nothing in it is for an access node")]
         if known is None or known.profile is None:
             return [AnswerPush(event.push, PushOutcome.UNKNOWN, "no profile of it is here")]
         home_address, version = known.home_address, known.profile.version

@@ -328,6 +328,8 @@ class Homes:
     def pushed(self, event: ProfilePushed) -> tuple[list[Action], list[Outcome]]:
         """The policy server changes a profile (P7). The answer stands last: what the change leads to comes before it."""
         home_address, change = self.meant(event.session), event.change
+        if change.empty:
+            return [AnswerPush(event.push, PushOutcome.UNKNOWN, "nothing in it is for a home agent")], []
         if home_address is None:
             return [AnswerPush(event.push, PushOutcome.UNKNOWN, "no profile of it is here")], []
         known = self._known[home_address]

@@ -14,6 +14,8 @@ from locum.wire.control.paging.event_table import EventTable1206, Operation
 from locum.wire.control.paging.rules import Address, AgentRule
 from locum.wire.control.paging.status import ItemStatus, PagingStatus, StatusAnswer
 
+FIRST_PUSHED = 0xF000
+"""The first identifier of entries that a policy server has pushed; a device's own are below (P7)."""
 PAGING = (ActionKind.PAGE, ActionKind.PAGE_DIRECT)
 """Actions that limits hold back; the others are never late."""
 MAX_BRIEF = 1024
@@ -87,6 +89,11 @@ class EventTable:
         return tuple(self._kept[number].entry for number in sorted(self._kept))
 
     @property
+    def pushed(self) -> tuple[Entry, ...]:
+        """The entries of the policy server (P7)."""
+        return tuple(entry for entry in self.entries if entry.identifier >= FIRST_PUSHED)
+
+    @property
     def rules(self) -> tuple[AgentRule, ...]:
         """Rules for the second paging information that came with the table (1208)."""
         return self._rules
@@ -95,6 +102,11 @@ class EventTable:
     def sent(self) -> int:
         """Time of the last change, by its sender: milliseconds since 1970; -1 before the first."""
         return self._sent
+
+    @property
+    def answer(self) -> StatusAnswer:
+        """The answer to the last change."""
+        return self._answer
 
     @property
     def offset(self) -> int:
@@ -146,7 +158,7 @@ class EventTable:
             home_addresses,
             Operation.REPLACE,
             max(self._sent, 0),
-            self.entries,
+            tuple(entry for entry in self.entries if entry.identifier < FIRST_PUSHED),
             (),
             self._information,
             self._offset,
@@ -170,12 +182,19 @@ class EventTable:
                 unknown = tuple(
                     ItemStatus(number, PagingStatus.UNKNOWN)
                     for number in change.removed
-                    if number not in self._kept
+                    if number not in self._kept or number >= FIRST_PUSHED
                 )
-                self._keep(set(self._kept) - set(change.removed))
+                self._keep(
+                    {
+                        number
+                        for number in self._kept
+                        if number not in set(change.removed) or number >= FIRST_PUSHED
+                    }
+                )
                 return StatusAnswer(PagingStatus.OK, items=unknown)
             case Operation.REPLACE:
-                self._keep({entry.identifier for entry in change.entries})
+                named = {entry.identifier for entry in change.entries}
+                self._keep(named | {entry.identifier for entry in self.pushed})
         whole = change.operation is Operation.REPLACE
         if whole or change.information:
             self._information = dict(change.information)
@@ -183,7 +202,22 @@ class EventTable:
             self._rules = change.rules
         if whole or change.offset:
             self._offset = change.offset
-        return StatusAnswer(PagingStatus.OK, items=tuple(self._put(change.entries)))
+        own = tuple(entry for entry in change.entries if entry.identifier < FIRST_PUSHED)
+        foreign = [
+            ItemStatus(entry.identifier, PagingStatus.REFUSED, f"identifiers end at {FIRST_PUSHED - 1}")
+            for entry in change.entries
+            if entry.identifier >= FIRST_PUSHED
+        ]
+        return StatusAnswer(PagingStatus.OK, items=(*self._put(own), *foreign))
+
+    def push(self, entries: tuple[Entry, ...]) -> bool:
+        """Replace the entries of the policy server; False, and no change, if there is no room for these."""
+        own = {number for number in self._kept if number < FIRST_PUSHED}
+        if len(own) + len(entries) > MAX_ENTRIES:
+            return False
+        self._keep(own | {entry.identifier for entry in entries})
+        self._put(entries)
+        return True
 
     def _keep(self, numbers: set[int]) -> None:
         """Remove all other entries."""

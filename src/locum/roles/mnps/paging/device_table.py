@@ -14,7 +14,7 @@ from locum.roles.paging.stored_events import MAX_STORED_BYTES, StoredEvent, Stor
 from locum.wire import cbor
 from locum.wire.control.paging.cause import ApplicationEvent
 from locum.wire.control.paging.entry import ActionKind, Entry
-from locum.wire.control.paging.event_table import EventTable1206, decode_1206, encode_1206
+from locum.wire.control.paging.event_table import EventTable1206, Operation, decode_1206, encode_1206
 from locum.wire.control.paging.status import StatusAnswer, decode_status_answer, encode_status_answer
 
 TABLE: Final[Table] = "event"
@@ -29,6 +29,7 @@ class DeviceTable:
     table: EventTable = field(default_factory=EventTable)
     stored: StoredEvents = field(default_factory=StoredEvents)
     rows: set[int] = field(default_factory=set)  # entries whose progress has a row
+    version: int | None = None  # of the entries that the policy server has pushed (P7)
     size: int = 0  # bytes that it may take, as counted by `size_of`
 
     @property
@@ -46,6 +47,24 @@ class DeviceTable:
         body = encode_1206(self.table.content(self.home_addresses))
         row: dict[str, JSON] = {"table": body.hex(), "answer": encode_status_answer(answer).hex()}
         return Persist(TABLE, str(self.key), row)
+
+    def measure(self) -> int:
+        """Count the size anew; returns by how much it has grown."""
+        before, self.size = self.size, size_of(self.table.entries, self.table.content(self.home_addresses))
+        return self.size - before
+
+    def persist_pushed(self) -> Persist:
+        """The row of the policy server's entries, and their version."""
+        pushed = EventTable1206(self.home_addresses, Operation.REPLACE, 0, self.table.pushed)
+        row: dict[str, JSON] = {"version": self.version, "entries": encode_1206(pushed).hex()}
+        return Persist(TABLE, f"{self.key} policy", row)
+
+    def recall_pushed(self, row: Mapping[str, JSON]) -> None:
+        """Take the policy server's entries from a row of our own. Raises ValueError, KeyError or WireError."""
+        version, entries = row["version"], decode_1206(bytes.fromhex(str(row["entries"]))).entries
+        if not isinstance(version, int) or not self.table.push(entries):
+            raise ValueError("not entries of a policy server")
+        self.version = version
 
     def persist_progress(self) -> list[Action]:
         """Rows of the entries whose progress has changed since the last time."""

@@ -43,11 +43,13 @@ from locum.roles.mnps.paging.device_table import (
 )
 from locum.roles.mnps.paging.packets import PACKET, packet_event
 from locum.roles.mnps.paging.page_requests import PageRequests
+from locum.roles.mnps.paging.pushed_entries import PushedEntries
 from locum.roles.mnps.parts import WaitingPart
 from locum.roles.mnps.registration import StandInRegistration
 from locum.roles.paging.events import Firing
 from locum.roles.paging.stored_events import EVENTS, StoredEvent
 from locum.roles.parts import readable
+from locum.roles.profile_requests import DisconnectAsked, EntriesFetched, ProfilePushed
 from locum.roles.timers import Deadlines
 from locum.wire.control.paging.cause import MAX_APP, MAX_KIND, ApplicationEvent, carried
 from locum.wire.control.paging.direct_page import NO_DIRECTIONS, Directions
@@ -104,6 +106,7 @@ class EventTables(WaitingPart):
         self._acting = Acting(self.pages)
         self._acting.direct = direct
         self.rules = AgentRules(self.home_agent, self._rules_answered)
+        self._pushed = PushedEntries(self, configuration.home_prefixes)
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -163,6 +166,9 @@ class EventTables(WaitingPart):
         match kind:
             case "page":
                 self.pages.restore(row, now=now)
+            case "policy":
+                device.recall_pushed(row.value)
+                self._size += device.measure()
             case "rules":
                 self.rules.restore(row, device.home_addresses, device.table.rules, now=now)
             case "entry":
@@ -178,6 +184,8 @@ class EventTables(WaitingPart):
         match event:
             case Asked(path=path) if path == PATH:
                 return self._asked(event, now)
+            case ProfilePushed() | EntriesFetched() | DisconnectAsked():
+                return self._pushed.happened(event)
             case AppTold():
                 return self._told(event, now)
             case PacketsSeen():
@@ -338,16 +346,10 @@ class EventTables(WaitingPart):
         self, device: DeviceTable, change: EventTable1206, event: Asked | None, now: float
     ) -> list[Action]:
         answer = device.table.change(change)
-        if device.key not in self._devices:
-            self._add(device)
-        elif device.home_addresses != change.home_addresses:
-            others = [home for home in change.home_addresses if home not in device.home_addresses]
-            device.home_addresses = (*device.home_addresses, *others)
-            self._by_home |= dict.fromkeys(others, device.key)
-        self._size -= device.size
-        device.size = size_of(device.table.entries, device.table.content(device.home_addresses))
-        self._size += device.size
-        self._schedule(device)
+        others = [home for home in change.home_addresses if home not in device.home_addresses]
+        device.home_addresses = (*device.home_addresses, *others)
+        self._by_home |= dict.fromkeys(others, device.key)
+        effects = self.changed(device)
         answer = replace(answer, items=(*answer.items, *self._without_home_agent(device, change)))
         device.table.answered(answer)
         detail: dict[str, JSON] = {
@@ -360,17 +362,28 @@ class EventTables(WaitingPart):
         if event is not None:
             self._waiting.setdefault(device.key, []).append((event.exchange, answer, change))
             self._impatient.set(device.key, now + PATIENCE)
-        gone = [] if device.table.entries else self.pages.forget(device.key)
         waits = self.rules.status(device.key) is None
         return [
             device.persist(answer),
-            *device.persist_progress(),
-            *self._watch(device),
-            *gone,
+            *effects,
             Emit("table-changed", PATH, device.key, None, detail),
             *wanted,
             *([] if waits else self._answer_all(device.key)),
         ]
+
+    def has_room(self, device: DeviceTable) -> bool:
+        """True if the device has a table, or may have one."""
+        full = len(self._devices) >= self._most or self._size >= self._most_bytes
+        return device.key in self._devices or not full or self._make_room()
+
+    def changed(self, device: DeviceTable) -> list[Action]:
+        """The effects of other entries in a table."""
+        if device.key not in self._devices:
+            self._add(device)
+        self._size += device.measure()
+        self._schedule(device)
+        gone = [] if device.table.entries else self.pages.forget(device.key)
+        return [*device.persist_progress(), *self._watch(device), *gone]
 
     def _without_home_agent(self, device: DeviceTable, change: EventTable1206) -> tuple[ItemStatus, ...]:
         """Statuses of entries that page, where nobody could be asked for a page."""
