@@ -9,6 +9,7 @@ import time
 
 from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Pair, Plan, Table
 from locum.lab.forging.push_replay import signed_push
+from locum.lab.network.topology import figure_5
 from locum.lab.processes import wait_until
 from locum.lab.programs.radius.freeradius import FreeRadius, client
 from locum.lab.programs.radius.radclient import Radclient, push_text
@@ -26,23 +27,27 @@ AGES = (-3600.0, 3600.0)
 WRONG = "a-secret-that-nobody-else-knows!"
 REASONS = ("stranger", "not-authentic", "old", "future", "stale", "duplicate", "refused-407", "refused-503")
 
+EVENT_PORT = 5000
+"""Datagrams to it are events at the stand-in, once the policy server says so."""
 SERVER: Table = {"address": "10.10.5.2", "secret_file": "key:radius"}
+POLICY: Table = {"servers": [SERVER], "timeout": 0.5, "changes": {"clients": [SERVER]}}
 
 
 class PagePolicy(Scenario):
-    """Pushes of versions 2 to 6 to the home agent, each judged by a connection of the correspondent."""
+    """Pushes of versions 2 to 7 to the home agent, each judged by a connection of the correspondent; others to the stand-in."""
 
     name = "page-policy"
     title = "triggers come, change and go by the policy server while the device sleeps"
     plan = Plan(
         short_lifetime=3,
         extras=("aaa",),
-        associations=(Pair("ha", "an1"), Pair("ha", "an2")),
+        associations=(Pair("ha", "an1"), Pair("ha", "an2"), Pair("ha", "mnps")),
         tables={
             "ha": {
                 "home_agent": {"mobile": None, "page_seconds": 60.0, "page_rule_interval": 1.0},
-                "policy": {"servers": [SERVER], "timeout": 0.5, "changes": {"clients": [SERVER]}},
+                "policy": POLICY,
             },
+            "mnps": {"mnps": {"home_agent": str(figure_5((), 1).address4("ha"))}, "policy": POLICY},
         },
     )
 
@@ -59,6 +64,7 @@ class PagePolicy(Scenario):
         self.woke: dict[str, bool] = {}
         self._come_and_go(lab)
         self._lag(lab)
+        self._agent(lab)
         self._strangers(lab)
         self._end(lab)
 
@@ -83,6 +89,24 @@ class PagePolicy(Scenario):
         """The server's own file has version 1 still: a fetch does not undo what was pushed."""
         lab.command("ha", "profile", "refresh", HOME)
         wait_until("the older profile", lambda: _refusals(lab, "profile-older") > 0, 20.0)
+
+    def _agent(self, lab: Lab) -> None:
+        """Entries of the event table at the stand-in: a datagram becomes an event that pages, and one that does not."""
+        self._datagram(lab, "event_before")
+        entry = (
+            'id = 1, app = "packet", kind = "udp", '
+            f'where = [{{ field = "destination_port", is = "=", value = {EVENT_PORT} }}]'
+        )
+        self._push_to_agent(lab, "event_come", 1, entry)
+        self._datagram(lab, "event_after_push")
+        self._sleep(lab)
+        self._push_to_agent(lab, "event_go", 2, "none")
+        self._datagram(lab, "event_after_removal")
+        stale = push_text(time.time(), HOME, version=2, others=[f"Locum-Event += '{entry}'"])
+        agent = lab.topology.address4("mnps")
+        self.answers["event_stale"] = self._radclient(lab, "aaa").send(agent, "coa", stale)
+        text = push_text(time.time(), HOME)
+        self.answers["event_disconnect"] = self._radclient(lab, "aaa").send(agent, "disconnect", text)
 
     def _strangers(self, lab: Lab) -> None:
         """Requests that must change nothing."""
@@ -137,6 +161,24 @@ class PagePolicy(Scenario):
         text = push_text(time.time(), HOME, version=version, rules=rules)
         self.answers[name] = self._radclient(lab, "aaa").send(lab.topology.address4("ha"), "coa", text)
 
+    def _push_to_agent(self, lab: Lab, name: str, version: int, entry: str) -> None:
+        lab.timeline.mark("push", name=name, version=version)
+        text = push_text(time.time(), HOME, version=version, others=[f"Locum-Event += '{entry}'"])
+        said = self._radclient(lab, "aaa").send(lab.topology.address4("mnps"), "coa", text)
+        self.answers[name] = said
+
+    def _datagram(self, lab: Lab, name: str) -> None:
+        """A datagram of the correspondent; notes whether the device has woken."""
+        lab.timeline.mark("datagram", name=name)
+        arguments = (HOME, str(EVENT_PORT), "10", "0.1")
+        lab.processes.run("cn", [sys.executable, "-m", "locum.lab.programs.stream", *arguments])
+        if name in WAKING:
+            wait_until("the device to wake", lambda: _state(lab) == "awake", 60.0)
+            lab.wait_registered("an1", 60.0)
+        else:
+            lab.pause(3.0)
+        self.woke[name] = _state(lab) == "awake"
+
     def _connect(self, lab: Lab, name: str) -> None:
         """A connection of the correspondent; notes whether the device has woken and has served it."""
         lab.timeline.mark("connect", name=name)
@@ -177,14 +219,19 @@ class PagePolicy(Scenario):
     # Findings ----------------------------------------------------------------------------------------------------
 
     def judge(self, lab: Lab, checks: Checks) -> None:
-        for name in ("come", "change", "change_back", "go", "go_again"):
+        for name in ("come", "change", "change_back", "go", "go_again", "event_come", "event_go"):
             checks.holds(f"acknowledged_{name}", "Received CoA-ACK" in self.answers[name])
         for name, woke in self.woke.items():
             checks.equal(f"woke_{name}", woke, name in WAKING)
         for name in ("wrong_secret", "stranger", *(f"age_{age:.0f}" for age in AGES)):
             checks.holds(f"unanswered_{name}", "No reply" in self.answers[name])
-        for name, cause in (("stale", "Invalid-Attribute-Value"), ("unknown", "Session-Context-Not-Found")):
-            refused = "Received CoA-NAK" in self.answers[name] and cause in self.answers[name]
+        for name, cause in (
+            ("stale", "Invalid-Attribute-Value"),
+            ("unknown", "Session-Context-Not-Found"),
+            ("event_stale", "Invalid-Attribute-Value"),
+            ("event_disconnect", "Session-Context-Not-Removable"),
+        ):
+            refused = "-NAK" in self.answers[name] and cause in self.answers[name]
             checks.holds(f"refused_{name}", refused)
         checks.equal("rules_before_forgery", len(self.rules_before), 0, "rules")
         checks.equal("rules_after_forgery", len(self.rules_after), 0, "rules")
@@ -194,11 +241,13 @@ class PagePolicy(Scenario):
         by_rule = [event.detail for event in pages if event.detail.get("cause") == "packet"]
         outcomes = " ".join(str(detail["outcome"]) for detail in by_rule)
         checks.equal("pages_by_rules", outcomes, "reached reached")
+        by_event = [event.detail["outcome"] for event in pages if event.detail.get("cause") == "event"]
+        checks.equal("pages_by_events", " ".join(map(str, by_event)), "reached")
         checks.holds("disconnected", "Received Disconnect-ACK" in self.answers["disconnect"])
         checks.equal("profile_pushed", lab.timeline.count("ha", "profile-pushed"), 6, "events")
 
 
-WAKING = ("after_push", "after_change_back")
+WAKING = ("after_push", "after_change_back", "event_after_push")
 
 
 def _page(port: int) -> str:
