@@ -145,7 +145,7 @@ def test_events_are_read_with_all_their_keys() -> None:
         ('event = [{ kind = "a", where = [{ field = "x", is = "=", value = 1, left = "y" }] }]', "left: either this"),
         ('event = [{ kind = "a", where = [{ field = "x", is = "=", value = [1] }] }]', "where #1] value: [1] is not"),
         ('paging = { otherwise = "page" }', "[mobile_node.paging] otherwise"),
-        ('paging = { agent = "10.3.0.9" }', '[mobile_node.paging] agent: is for otherwise = "agent"'),
+        ('paging = { otherwise = "drop", agent = "10.3.0.9" }', '[mobile_node.paging] agent: is for otherwise = "agent"'),
         ('paging = { utc_offset = "two" }', "[mobile_node.paging] utc_offset: 'two' is neither"),
         ('paging = { utc_offset = "+25:00" }', "[mobile_node.paging] utc_offset: '+25:00' is more"),
         ("paging = { information = { a = 1 } }", "[mobile_node.paging] information: is for the conditions"),

@@ -139,7 +139,7 @@ def test_wish_is_told_at_once_and_before_each_sleep() -> None:
     assert in_force(world) == [""]
     [rules] = world.news()
     assert isinstance(rules, PageRules1204)
-    assert rules.home_addresses == (HOA, HOA6) and rules.otherwise is PageAction.FORWARD
+    assert rules.home_addresses == (HOA, HOA6) and rules.otherwise is PageAction.AGENT
     assert [(rule.priority, rule.selectors, rule.action) for rule in rules.rules] == [
         (PRIORITY + 1, (SSH,), PageAction.PAGE)
     ]

@@ -28,7 +28,7 @@ def own_paging(table: Table) -> PagingConfiguration:
     below = table.table("paging")
     if below is None:
         return PagingConfiguration(rules, entries=events, agent_rules=led)
-    otherwise = _OTHERWISE[below.choice("otherwise", tuple(_OTHERWISE), "forward")]
+    otherwise = _OTHERWISE[below.choice("otherwise", tuple(_OTHERWISE), "agent")]
     found = PagingConfiguration(
         rules,
         otherwise,

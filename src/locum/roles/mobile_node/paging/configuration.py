@@ -19,7 +19,7 @@ class PagingConfiguration:
     """
 
     rules: tuple[PageRule, ...] = ()
-    otherwise: PageAction = PageAction.FORWARD
+    otherwise: PageAction = PageAction.AGENT
     agent: Addr | None = None
     entries: tuple[Entry, ...] = ()
     information: Mapping[str, object] = field(default_factory=dict)

@@ -265,7 +265,7 @@ class OwnPaging(Part):
     def has_rules(self) -> bool:
         """True if the device says something about its packets while it sleeps."""
         rules = self._page_rules()
-        return bool(rules.rules) or rules.otherwise is not PageAction.FORWARD
+        return bool(rules.rules) or rules.otherwise is not PageAction.AGENT
 
     # Content -----------------------------------------------------------------------------------------------------
 
