@@ -91,8 +91,9 @@ class Node:
         sent: int = 1,
         authorised: tuple[Addr, ...] = (HOA, HOA6, STAND_IN),
         peer: Addr = HA,
+        page: bytes | None = PAGE,
     ) -> PagingStatus:
-        body = encode_1210(Redirect1210(homes, to, sent, PAGE))
+        body = encode_1210(Redirect1210(homes, to, sent, page))
         self.perform(self.holds.happened(a.Asked(1, "1210", body, peer, authorised), now=self.now))
         return self.said.pop()
 
@@ -135,6 +136,32 @@ def test_answer_that_came_first_needs_no_hold() -> None:
     node = Node().visit_ended()
     node.hear()
     assert node.ask() is PagingStatus.OK and node.verdict() == "delivered"
+
+
+def test_earlier_answer_is_none_to_a_change_without_a_page() -> None:
+    """The device has answered, registered, and gone to sleep again: it does not listen."""
+    node = Node().visit_ended()
+    node.hear()
+    node.advance(3600)
+    node.perform(node.visitors.admit(VISITOR))
+    node.perform(node.visitors.dismiss(HOA))
+    assert node.ask(page=None) is PagingStatus.OK and node.verdict() == "held"
+    node.ask(page=None, sent=2)
+    assert node.verdict() == "held"
+    node.hear(page=b"page-two")
+    node.ask(page=None, sent=3)
+    assert node.verdict() == "delivered", "it has answered since"
+
+
+def test_end_for_a_visitor_delivers_what_waits() -> None:
+    """A change that came late, behind the registration: the device is awake."""
+    node = Node()
+    node.perform(node.visitors.admit(VISITOR))
+    node.perform(node.holds.admitted(HOA))
+    node.ask()
+    assert node.verdict() == "held"
+    node.ask(ToPaging(), sent=2)
+    assert node.verdict() == "delivered" and "drop" not in node.done
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,15 @@ def test_registration_ends_the_change() -> None:
     assert len(pages.asked_1210()) == 1 and pages.home.care_of() == [AN2]
 
 
+def test_registration_ends_a_change_that_is_still_asked_for() -> None:
+    """The request may arrive behind the registration: the access node would hold the packets of an awake device."""
+    pages = Redirected()
+    pages.want(DEVICE)
+    pages.perform(registered(pages, AN2))
+    (_, asked), (_, ended) = pages.asked_1210()
+    assert ended.to == ToPaging() and ended.sent > asked.sent
+
+
 def registered(pages: Redirected, at: object) -> list[a.Action]:
     request = pages.home.device.request(at, 300)  # type: ignore[arg-type]
     actions = pages.home.role.receive(request, Source(AN1, 434, "core"), now=pages.home.now)

@@ -320,3 +320,15 @@ def test_every_page_has_one_outcome(steps: list[str]) -> None:
     told = [number for ended in world.ended for number, _ in ended.page.requesters]
     assert sorted(told) == list(range(asked))
     assert len({ended.page.identifier for ended in world.ended}) == len(world.ended)
+
+
+@pytest.mark.parametrize("by", [None, AnsweredBy.MOBILE_NODE])
+def test_only_an_access_node_answers_without_a_proof(by: AnsweredBy | None) -> None:
+    """An answer that does not say whose it is would else be the device's."""
+    world = World(genuine=False)
+    world.page()
+    world.answer(Outcome.REACHED, by=by)
+    assert world.counts == ["page-answer-not-authentic"]
+    world.advance(1)
+    world.answer(Outcome.REACHED, by=AnsweredBy.ACCESS_NODE)
+    assert [event.kind for event in world.events].count("page-answered") == 1

@@ -183,7 +183,10 @@ class PagingRoutine:
         if answer.page != page.identifier:
             page.last, page.text = Outcome.NO_ANSWER, "the access node answered another page"
             return [Count("page-mismatch"), *self._later(page, now)]
-        if answer.answered_by is AnsweredBy.MOBILE_NODE and not self._genuine(page, answer):
+        # One that does not say who has answered is the device's, or it is none.
+        by_device = answer.answered_by is AnsweredBy.MOBILE_NODE
+        by_device |= answer.answered_by is None and answer.outcome is Outcome.REACHED
+        if by_device and not self._genuine(page, answer):
             page.last, page.text = Outcome.NO_ANSWER, "the answer is not the device's"
             return [Count("page-answer-not-authentic"), *self._later(page, now)]
         return self._answered(page, answer, now)

@@ -152,6 +152,13 @@ class PageHolds(Part):
                 visit, home_agent=home_agent, home_address_v6=v6, flags=flags, udp=False, revocable=None
             )
         held = _Held(Mobile(home_address, home_agent, v6), message.page, visit)
+        heard = self._heard.get(home_address)
+        if (
+            message.page is None
+            and heard is not None
+            and (before is None or before.page not in (None, heard.page))
+        ):
+            del self._heard[home_address]  # to an earlier page: it may sleep again since
         listening = before is not None and before.listening and before.page == message.page
         held = replace(held, listening=listening or self._has_answered(held))
         self._held[home_address] = held
@@ -210,11 +217,14 @@ class PageHolds(Part):
         return self._due.next()
 
     def _end(self, home_address: IPv4Address, reason: str) -> list[Action]:
-        """Packets that still wait are dropped and counted."""
+        """Packets that still wait are dropped and counted; a visitor, who registered before the change came, gets them."""
         if self._held.pop(home_address, None) is None:
             return []
         self._due.cancel(home_address)
         ended = Emit("page-hold-ended", PATH, home_address, None, {"reason": reason})
+        waits = self._flights.waiting(home_address) is Waiting.CALLED
+        if waits and self._visitors.get(home_address) is not None:
+            return [*self._flights.open(home_address), ended]
         return [*self._flights.call_off(home_address), *self._visitors.refresh(home_address), ended]
 
 

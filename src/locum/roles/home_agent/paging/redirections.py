@@ -165,8 +165,9 @@ class Redirections(Part):
         held = self._changes.get(home.mobile.home_address)
         if held is None:
             return []
+        asked = held.request is not None  # it may begin to hold behind the registration
         actions = self._forget(home, held, now, "it has registered", to="binding")
-        if home.binding.access_node == held.care_of:
+        if home.binding.access_node == held.care_of and not asked:
             return actions
         return [*actions, *self._ask(self._unheeded(), home, held, ToPaging(), now)]
 
