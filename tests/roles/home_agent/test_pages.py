@@ -127,6 +127,17 @@ def test_place_outlives_a_restart_of_the_home_agent() -> None:
     assert Binding.from_row(HOA, row).access_node == AN1
 
 
+def test_place_is_kept_when_a_registration_ends_during_a_restart() -> None:
+    home = added(Home(), PAGE)
+    home.device.register(AN1, BRIEF)
+    home.now += BRIEF + 1
+    for _ in range(2):
+        home.start()
+    pages = Pages(home)
+    pages.happened(SSH)
+    assert pages.asked[0].peer == AN1
+
+
 def test_packet_to_the_ipv6_home_address_pages_the_same_device() -> None:
     pages = asleep()
     pages.happened(replace(SSH, home_address=HOA6))
