@@ -431,3 +431,16 @@ def test_damaged_rows_are_counted_and_left_out(changes: dict[str, Any]) -> None:
     site.home.rows[key] = replace(row, value={**row.value, **changes})
     site.home.start()
     assert site.home.counts == {"unreadable-row": 1} and key not in site.home.rows
+
+
+def test_clock_that_is_set_back_locks_nobody_out() -> None:
+    """Device and home agent had a wrong time; a message of that time is later than each that follows."""
+    site = Site()
+    ahead = 3600.0
+    site.home.perform(site.home.role.happened(a.WallClockStepped(ahead), now=site.home.now))
+    assert site.device(SSH, sent=site.time + 3_600_000).status is PagingStatus.OK
+    assert site.agent(agent_rule(80), sent=site.time + 3_600_000).status is PagingStatus.OK
+    site.home.perform(site.home.role.happened(a.WallClockStepped(0.0), now=site.home.now))
+    assert site.device(page_rule(23)).status is PagingStatus.OK
+    assert site.agent(agent_rule(81)).status is PagingStatus.OK
+    assert site.device(SSH, sent=site.time - 1).status is PagingStatus.STALE

@@ -108,6 +108,10 @@ class EventTable:
         """The answer to the last change."""
         return self._answer
 
+    def forget_sent(self) -> None:
+        """The clock of the last change was wrong: any message is later."""
+        self._sent = -1
+
     @property
     def offset(self) -> int:
         """Minutes that the device's clock is ahead of UTC."""

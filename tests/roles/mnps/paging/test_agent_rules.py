@@ -1,5 +1,6 @@
 """1208 of a stand-in: before the answer to the 1206 that brought the rules, refreshed, removed, in any order (P2, P12)."""
 
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -8,6 +9,7 @@ from locum.roles import actions as a
 from locum.roles.mnps.paging.agent_rules import LIFETIME, SILENT, STEP
 from locum.roles.mnps.paging.event_tables import PATIENCE
 from locum.roles.mnps.role import StandIn
+from locum.wire.control.paging.agent_rules import AgentRules1208
 from locum.wire.control.paging.event_table import EventTable1206, Operation, encode_1206
 from locum.wire.control.paging.rules import AgentRule
 from locum.wire.control.paging.status import (
@@ -215,3 +217,20 @@ def test_changes_in_any_order_end_alike(order: tuple[int, ...], *, killed: bool)
     assert device.table.rules == (RULE, OTHER) and bench.rules[-1].rules == (RULE, OTHER)
     refused = [decode_status_answer(body).status for body in bench.answers.values()]
     assert set(refused) <= {PagingStatus.OK, PagingStatus.STALE}
+
+
+def test_clock_that_is_set_back_is_followed() -> None:
+    """The home agent's clock agrees, and it refuses the times of before."""
+    bench = Bench()
+    bench.step_wall_clock(3600)
+    bench.changed(table(5, entry(), rules=(RULE,)))
+    bench.step_wall_clock(-3600)
+
+    def judge(rules: AgentRules1208) -> StatusAnswer:
+        ahead = rules.sent > (bench.now + 60) * 1000
+        return StatusAnswer(PagingStatus.REFUSED if ahead else PagingStatus.OK, lifetime=rules.lifetime)
+
+    bench.rules_answer = judge
+    bench.changed(table(6, entry(), rules=(replace(RULE, priority=11),)))
+    assert bench.rules[-1].sent <= bench.now * 1000 and "1208-refused" in bench.counts
+    assert bench.role.event_tables.rules.status(HOA) == StatusAnswer(PagingStatus.OK, lifetime=LIFETIME)

@@ -186,3 +186,16 @@ def test_device_without_an_association_falls_back() -> None:
     node.page()
     assert node.asks == [] and node.outcomes() == ["not-authorised"] and node.fallen_back == [1]
     assert node.rows == set()
+
+
+def test_clock_that_is_set_back_is_followed() -> None:
+    """A device believes calls of the last minute only."""
+    node = Node()
+    node.perform(node.pages.happened(a.WallClockStepped(3600.0), now=node.now))
+    node.page()
+    first = DirectMessage.decode(decode_1172a(node.asks[-1].body).call).identification
+    node.decide(Decision.GO_ON)
+    node.perform(node.pages.happened(a.WallClockStepped(0.0), now=node.now))
+    node.page()
+    second = DirectMessage.decode(decode_1172a(node.asks[-1].body).call).identification
+    assert first - second > 3000 << 32

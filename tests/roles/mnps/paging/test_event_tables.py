@@ -7,7 +7,7 @@ from locum.roles.mnps.paging.device_table import size_of
 from locum.roles.mnps.paging.event_tables import NO_ROOM, EventTables
 from locum.roles.mnps.role import StandIn
 from locum.wire.control.paging.direct_page import NO_DIRECTIONS, Directions
-from locum.wire.control.paging.entry import Condition, Limits, Operator, Pattern
+from locum.wire.control.paging.entry import Condition, Entry, Limits, Operator, Pattern
 from locum.wire.control.paging.event_table import EventTable1206, Operation, encode_1206
 from locum.wire.control.paging.status import PagingStatus, decode_status_answer
 from tests.roles.mnps.paging.table_bench import (
@@ -368,3 +368,36 @@ def test_directions_without_a_table_or_without_room_are_counted() -> None:
     assert tables(bench).directed(HOA, new, bench.now) == [Count("directions-limit")]
     device = tables(bench).of((HOA,))
     assert device is not None and [it.identifier for it in device.table.entries] == [1]
+
+
+def test_table_of_several_changes_outlives_a_restart() -> None:
+    """Each message is short enough, all entries together are not: those that would be too much are refused."""
+    long = Condition("text", Operator.CONTAINS, "x" * 250)
+    bench = Bench()
+
+    def entries(first: int) -> tuple[Entry, ...]:
+        patterns = (Pattern("mail", "arrived", (long,) * 8),) * 8
+        return tuple([Entry(number, patterns, (PAGE,)) for number in range(first, first + 10)])
+
+    said = [
+        bench.changed(EventTable1206((HOA,), Operation.PUT, number, entries(number * 10))).status
+        for number in range(1, 6)
+    ]
+    assert said[0] is PagingStatus.OK and said[-1] is PagingStatus.LIMIT
+    before = [item.identifier for item in tables(bench).all()[0].table.entries]
+    bench.restart()
+    assert "unreadable-row" not in bench.counts
+    assert [item.identifier for item in tables(bench).all()[0].table.entries] == before
+
+
+def test_change_of_the_future_is_refused() -> None:
+    """It would keep true ones out, the device's and its access node's."""
+    bench = Bench()
+    at = round(bench.now * 1000)
+    assert bench.changed(table(at + 61_000, entry())).status is PagingStatus.REFUSED
+    assert bench.counts == {"1206-future": 1} and not bench.rows
+    bench.step_wall_clock(3600)
+    assert bench.changed(table(at + 3_600_000, entry())).status is PagingStatus.OK
+    bench.step_wall_clock(-3600)
+    assert bench.changed(table(at + 1000, entry(2))).status is PagingStatus.OK, "the clocks were wrong"
+    assert [item.identifier for item in tables(bench).all()[0].table.entries] == [2]

@@ -17,7 +17,7 @@ from locum.roles.mobile_node.paging.own_paging import (
     UNHEARD,
     WishRefused,
 )
-from locum.roles.mobile_node.paging.telling import MAX_ATTEMPTS, Told
+from locum.roles.mobile_node.paging.telling import MAX_ATTEMPTS, Telling, Told
 from locum.roles.mobile_node.paging.wishes import MAX_WISHES, PRIORITY, Wish
 from locum.roles.mobile_node.states import Down, SendingBack, Up
 from locum.wire.control.paging.entry import ActionKind, Entry, EntryAction, Limits, Pattern
@@ -450,3 +450,17 @@ def test_wishes_that_cannot_be_are_refused() -> None:
     assert isinstance(world.device.state, Up)
     world.remove(3)
     assert world.add(BY_SSH).number == 3
+
+
+def test_clock_that_is_set_back_is_followed() -> None:
+    """A node whose clock agrees refuses the times of before; what it takes goes on."""
+    told = Telling("1204", lambda: HA, iter(range(1, 100)), lambda: HOA)
+    message = PageRules1204((HOA,), (), PageAction.AGENT, 300, DeviceState.AWAKE, 0)
+    told.tell(message, left=True, at=9_000_000, now=0.0)
+    told.tell(replace(message, lifetime=301), left=True, at=5_400_000, now=0.0)
+    refused = encode_status_answer(StatusAnswer(PagingStatus.REFUSED, "the sender's clock is ahead"))
+    actions = told.happened(a.Answered(2, refused), now=1.0)
+    [again] = [decode_1204(action.body) for action in actions or () if isinstance(action, a.Ask)]
+    assert (again.sent, again.lifetime, told.last_sent) == (5_400_000, 301, 5_400_000)
+    told.happened(a.Answered(3, refused), now=1.0)
+    assert told.state is Told.REFUSED, "once"

@@ -22,6 +22,7 @@ from locum.roles.paging.left_rules import (
     LeftSet,
     left_changed,
 )
+from locum.roles.paging.sent import latest
 from locum.roles.parts import Part
 from locum.roles.rules import DEFAULT, both_families
 from locum.roles.timers import Deadlines
@@ -36,8 +37,6 @@ from locum.wire.control.paging.status import ItemStatus, PagingStatus, StatusAns
 from locum.wire.errors import WireError
 from locum.wire.traffic_selector import Ipv4Selector, Ipv6Selector, TrafficSelector
 
-# Seconds that a sender's clock may be ahead: a later message would else keep true ones out.
-AHEAD: Final = 60.0
 # Seconds after which a device that has said that it sleeps counts as asleep: by then it has the answer, has handed over, and has
 # made its registration short, or is gone.
 FALLS_ASLEEP: Final = 10.0
@@ -161,9 +160,10 @@ class LeftRules(Part):
         sender = agent if isinstance(message, AgentRules1208) else None
         digest = sha256(asked.body).hexdigest()[:32]
         before = home.left.of(sender)
-        if message.sent > (now + self._ahead + AHEAD) * 1000:
+        most = latest(now + self._ahead)
+        if message.sent > most:
             raise _Refused(PagingStatus.REFUSED, "future", "the sender's clock is ahead")
-        if before is not None and message.sent <= before.sent:
+        if before is not None and message.sent <= before.sent <= most:
             granted = before.lifetime if message.lifetime else 0
             if (message.sent, digest) == (before.sent, before.digest) and bool(granted) == bool(
                 message.lifetime

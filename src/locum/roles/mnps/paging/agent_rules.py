@@ -11,6 +11,7 @@ from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.actions import Action, Answered, Ask, Count, Emit, Event, Forget, NoAnswer, Persist, Table
+from locum.roles.paging.sent import latest
 from locum.roles.timers import Deadlines
 from locum.wire.control.paging.agent_rules import PATH, AgentRules1208, encode_1208
 from locum.wire.control.paging.rules import AgentRule
@@ -157,6 +158,9 @@ class AgentRules:
             # The home agent knows a message that this clock has not reached: the next ones go towards it in small steps, as it
             # takes none that is far ahead of its own clock.
             known.sent += STEP if answer.status is PagingStatus.STALE else 0
+            return [Count(f"1208-{word}"), *self._again(known, now)]
+        if answer.status is PagingStatus.REFUSED and known.sent > latest(now + self.ahead):
+            known.sent = 0  # the clock was set back, and the home agent's agrees
             return [Count(f"1208-{word}"), *self._again(known, now)]
         known.answer, known.attempts = answer, 0
         if not known.rules:

@@ -4,17 +4,24 @@ It must not know messages, pages nor other devices.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.actions import Action, Forget, Persist, Table
 from locum.roles.paging.events import MAX_BRIEF, NO_PROGRESS, EventTable, Progress
+from locum.roles.paging.sent import latest
 from locum.roles.paging.stored_events import MAX_STORED_BYTES, StoredEvent, StoredEvents
 from locum.wire import cbor
 from locum.wire.control.paging.cause import ApplicationEvent
 from locum.wire.control.paging.entry import ActionKind, Entry
-from locum.wire.control.paging.event_table import EventTable1206, Operation, decode_1206, encode_1206
+from locum.wire.control.paging.event_table import (
+    MAX_TABLE,
+    EventTable1206,
+    Operation,
+    decode_1206,
+    encode_1206,
+)
 from locum.wire.control.paging.status import StatusAnswer, decode_status_answer, encode_status_answer
 
 TABLE: Final[Table] = "event"
@@ -47,6 +54,27 @@ class DeviceTable:
         body = encode_1206(self.table.content(self.home_addresses))
         row: dict[str, JSON] = {"table": body.hex(), "answer": encode_status_answer(answer).hex()}
         return Persist(TABLE, str(self.key), row)
+
+    def early(self, change: EventTable1206, wall: float) -> bool:
+        """True if the sender's clock is ahead. The time of a last change that is ahead itself counts no more: a clock was wrong."""
+        most = latest(wall)
+        if self.table.sent > most:
+            self.table.forget_sent()
+        return change.sent > most
+
+    def too_long(self, change: EventTable1206) -> bool:
+        """True if the table would not be readable in its row."""
+        if change.operation is not Operation.PUT:
+            return False
+        content = self.table.content(self.home_addresses)
+        entries = {entry.identifier: entry for entry in (*content.entries, *change.entries)}
+        whole = replace(
+            content,
+            entries=tuple(entries.values()),
+            information=change.information or content.information,
+            rules=change.rules or content.rules,
+        )
+        return len(encode_1206(whole)) > MAX_TABLE
 
     def measure(self) -> int:
         """Count the size anew; returns by how much it has grown."""

@@ -37,7 +37,7 @@ from locum.roles.paging.events import Firing
 from locum.roles.paging.limits import Budget
 from locum.roles.parts import Parts
 from locum.roles.timers import Deadlines
-from locum.security.replay import next_identification
+from locum.security.replay import difference, next_identification, ntp64
 from locum.security.sealing import NONCE_BYTES
 from locum.wire.control.paging.direct_message import DirectKind, DirectMessage
 from locum.wire.control.paging.direct_page import (
@@ -63,6 +63,8 @@ MARGIN: Final = 3.0  # seconds more for its answer
 RETRY_FIRST: Final = 0.5  # seconds after an attempt that failed
 RETRY_MAX: Final = 8.0
 LIMITED_LEAST: Final = 0.5  # seconds until limits are looked at again
+BELIEVED: Final = 60
+"""Seconds that a device lets the time of a call be off."""
 MOST_BUDGETS: Final = 65_536
 """Devices whose pages are counted; beyond, full budgets are forgotten, and then the oldest half."""
 MOST_STATES: Final = 4096
@@ -233,7 +235,10 @@ class DirectPages(WaitingPart):
         return self._look(page, now)
 
     def _page(self, home: Addr, firing: Firing, now: float) -> DirectPage:
-        self._last = next_identification(now + self._ahead, self._last)
+        wall = now + self._ahead
+        if self._last is not None and difference(self._last, ntp64(wall)) > BELIEVED << 32:
+            self._last = None  # the clock was set back: no device has believed what was so far ahead
+        self._last = next_identification(wall, self._last)
         seconds = min(self._limits.seconds, MOST_SECONDS)
         return DirectPage(self._random(PAGE_BYTES), home, firing, b"", self._last, now, now + seconds)
 

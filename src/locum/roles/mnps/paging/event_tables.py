@@ -281,6 +281,8 @@ class EventTables(WaitingPart):
             reason = "these are not the home addresses of one device, as its table has them"
             return [Count("1206-other-homes"), _answer(event, PagingStatus.REFUSED, reason)]
         device = self._devices[known.pop()] if known else DeviceTable(change.home_addresses)
+        if device.early(change, now + self._ahead):
+            return [Count("1206-future"), _answer(event, PagingStatus.REFUSED, "the sender's clock is ahead")]
         if change.sent <= device.table.sent:
             return self._again(device, event, change)
         if (refusal := self._refusal(device, change)) is not None:
@@ -301,9 +303,8 @@ class EventTables(WaitingPart):
             return None
         if device.key not in self._devices and len(self._devices) >= self._most and not self._make_room():
             return PagingStatus.LIMIT
-        before = device.size
-        after = self._size_after(device, change)
-        return PagingStatus.LIMIT if self._size - before + after > self._most_bytes else None
+        full = self._size - device.size + self._size_after(device, change) > self._most_bytes
+        return PagingStatus.LIMIT if full or device.too_long(change) else None
 
     def _size_after(self, device: DeviceTable, change: EventTable1206) -> int:
         size = size_of(change.entries, change)

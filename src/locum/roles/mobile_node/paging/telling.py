@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 from locum.roles.action_values.addresses import JSON, Addr
 from locum.roles.actions import Action, Answered, Ask, Count, Emit, Event, Forget, NoAnswer, Persist
+from locum.roles.paging.sent import latest
 from locum.roles.parts import Part
 from locum.wire.control.paging.event_table import EventTable1206, encode_1206
 from locum.wire.control.paging.page_rules import PATH as RULES_PATH
@@ -62,6 +63,7 @@ class Telling(Part):
         """True if the node has, or may have, something of this device."""
         self.granted: int | None = None
         self.last_sent = 0
+        self._at = 0  # by the clock, when it was told
         self._message: Message | None = None
         self._told_to: Addr | None = None
         self._says = False
@@ -88,7 +90,7 @@ class Telling(Part):
         same = known is not None and replace(known, sent=0) == message and self._told_to == self.peer
         if same and self.state in (Told.TAKEN, Told.ASKED, Told.REFUSED):
             return []
-        self.last_sent = max(self.last_sent + 1, at)
+        self.last_sent, self._at = max(self.last_sent + 1, at), at
         self._end(Told.ASKED)
         self._message, self._told_to = replace(message, sent=self.last_sent), self.peer
         self._attempts, self.granted = 0, None
@@ -126,6 +128,15 @@ class Telling(Part):
             return [Count(f"{self._path}-answer-{error.reason}"), *self._again("a malformed answer", now)]
         if answer.status is PagingStatus.BUSY:  # worth asking again
             return [Count(f"{self._path}-{_word(answer.status)}"), *self._again(_said(answer), now)]
+        message = self._message
+        if (
+            answer.status is PagingStatus.REFUSED
+            and message is not None
+            and message.sent > latest(self._at / 1000)
+        ):
+            self.last_sent = self._at  # the clock was set back, and the node's agrees
+            self._message = replace(message, sent=self._at)
+            return [Count(f"{self._path}-clock"), self._row(taken=False), *self._ask(now)]
         return self._answered(answer)
 
     def timeout(self, *, now: float) -> list[Action]:
