@@ -83,6 +83,21 @@ def test_download_and_broker_and_call() -> None:
 
 
 @pytest.mark.parametrize(
+    "spelling",
+    [
+        "friend@example.org",
+        "sip:Friend@example.org:5060",
+        "SIPS:friend@example.org;transport=tcp",
+        "@example.org",
+    ],
+)
+def test_spellings_of_a_caller(spelling: str) -> None:
+    found = wish({"form": "call", "from": spelling})
+    assert fits(found, "call_from", caller="friend@example.org")
+    assert not fits(found, "call_from", caller="friend@example.net")
+
+
+@pytest.mark.parametrize(
     ("condition", "detail", "expected"),
     [
         ("size > 1000", {"size": 1001}, True),
@@ -95,6 +110,8 @@ def test_download_and_broker_and_call() -> None:
         ("name glob n*", {"name": "news"}, True),
         ("size < left.limit", {"size": 4}, True),
         ("size <= left.limit", {"size": 6}, False),
+        ('name = "=>"', {"name": "=>"}, True),
+        ('name = ""', {"name": ""}, True),
         ("message.from = a", {"message": {"from": "a"}}, True),
     ],
 )
@@ -125,14 +142,17 @@ def test_limits_and_actions() -> None:
     ("keys", "key", "problem"),
     [
         ({"form": "telnet"}, "form", "one of"),
-        ({"form": "tcp"}, "value", "missing"),
-        ({"form": "tcp", "value": "http"}, "value", "port"),
+        ({"form": "tcp"}, "value", "a port is missing"),
+        ({"form": "tcp", "value": "http"}, "value", "'http' is not a port, or a range such as 8000-8099"),
+        ({"form": "tcp", "value": "65536"}, "value", "ports are 1 to 65535"),
+        ({"form": "tcp", "value": "0"}, "value", "ports are 1 to 65535"),
+        ({"form": "udp", "value": "9-8"}, "value", "the lower one first"),
         ({"form": "ssh", "every": 60}, "every", "is for events"),
         ({"form": "ssh", "quiet": ["22:00-07:00"]}, "quiet", "is for events"),
         ({"form": "ssh", "actions": ["direct"]}, "actions", "is for events"),
         ({"form": "ssh", "protocol": "udp"}, "protocol", "given by ssh"),
         ({"form": "ssh", "from": "a", "source": "b"}, "from", "either"),
-        ({"form": "ssh", "from": "boss@example.org"}, "source", "address"),
+        ({"form": "ssh", "from": "boss@example.org"}, "from", "address"),
         ({"form": "packets"}, "form", "every packet"),
         ({"form": "ping", "value": "x"}, "value", "too many"),
         ({"form": "mail", "value": "x"}, "value", "too many"),
@@ -141,7 +161,17 @@ def test_limits_and_actions() -> None:
         ({"form": "call", "subject": "x"}, "subject", "is for mail"),
         ({"form": "mail", "where": ["a = 1"]}, "where", "is for the form event"),
         ({"form": "mail", "app": "x"}, "app", "is for the form event"),
-        ({"form": "event"}, "value", "missing"),
+        ({"form": "event"}, "value", "a kind of event is missing"),
+        ({"form": "event", "value": "x", "where": ["a == 1"]}, "where", "no condition"),
+        ({"form": "event", "value": "x", "where": ["a => 1"]}, "where", "no condition"),
+        ({"form": "event", "value": "x", "where": ["a <> 1"]}, "where", "no condition"),
+        ({"form": "event", "value": "x", "where": ["a >"]}, "where", "no value"),
+        ({"form": "event", "value": "x", "where": ["a contains "]}, "where", "no value"),
+        ({"form": "event", "value": "x", "where": ["a = left."]}, "where", "needs a name"),
+        ({"form": "event", "value": "x", "where": [f"a = left.{'n' * 65}"]}, "where", "needs a name"),
+        ({"form": "call", "from": "friend"}, "from", "USER@HOST"),
+        ({"form": "call", "from": "<sip:friend@example.org>"}, "from", "USER@HOST"),
+        ({"form": "call", "from": "sip:"}, "from", "USER@HOST"),
         ({"form": "event", "value": "x", "where": ["size"]}, "where", "no condition"),
         ({"form": "event", "value": "x", "where": ["a = 1"] * 9}, "where", "at most 8"),
         ({"form": "event", "value": "x", "where": ["a = [1]"]}, "where", "neither a number"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from locum.node.config.paging.event_table import OPERATORS, actions, limits, scalar
 from locum.node.config.rule_table import selectors
-from locum.node.config.toml_table import Table
+from locum.node.config.toml_table import ConfigError, Table
 from locum.roles.mobile_node.paging.wishes import MAX_TEXT, Wish
 from locum.wire.control.paging.cause import MAX_APP, MAX_KIND
 from locum.wire.control.paging.entry import (
@@ -30,6 +30,7 @@ from locum.wire.control.paging.entry import (
 PACKETS = ("ssh", "tcp", "udp", "ping", "packets")
 EVENTS = ("mail", "download", "mqtt", "call", "event")
 FORMS = (*PACKETS, *EVENTS)
+MAX_PORT = 65535
 ORDERS = {
     "mail": "`locum order watch-mail HOST --user USER --password-file FILE`",
     "download": "`locum order download URL`",
@@ -50,6 +51,9 @@ _SELECTOR = (
 )
 _LIMITS = ("every", "quiet", "later", "actions", "order", "tell")
 _SIP = re.compile(r"^sips?:", re.IGNORECASE)
+_PORTS = re.compile(r"^(0x[0-9a-f]{1,4}|[0-9]{1,5}(-[0-9]{1,5})?)$", re.ASCII)
+_SIP_TAIL = re.compile(r"(?::[0-9]+)?(?:[;?].*)?$")
+"""Port, parameters and headers of a SIP URI, which an event does not name."""
 _WHERE = re.compile(r"^\s*([^\s=!<>]+)\s*(!=|<=|>=|=|<|>|\scontains\s|\sglob\s)\s*(.*?)\s*$")
 
 
@@ -95,19 +99,28 @@ def _packets(table: Table, form: str) -> Wish:
                 )
     for key in fixed.keys() & chosen.keys():
         raise table.error(key, f"is given by {form}")
-    return Wish(0, form, selectors(Table(table.file, "", {**chosen, **fixed})))
+    try:
+        return Wish(0, form, selectors(Table(table.file, "", {**chosen, **fixed})))
+    except ConfigError as problem:
+        if problem.key == "source" and "from" in table:
+            raise table.error("from", problem.problem) from None
+        raise
 
 
 def _port(table: Table, default: int | None) -> int | str:
     """A port or a range of ports, as a rule has it."""
 
     def convert(value: Any) -> int | str:
-        if not isinstance(value, str):
+        if not isinstance(value, str) or not _PORTS.match(value):
             raise TypeError
-        return value if "-" in value else int(value, 0)
+        first, _, last = value.partition("-")
+        if not 0 < int(first, 0) <= int(last or first, 0) <= MAX_PORT:
+            raise ValueError(f"ports are 1 to {MAX_PORT}, the lower one first")
+        return value if last else int(first, 0)
 
-    given: Any = table.REQUIRED if default is None else default
-    return table.converted("value", convert, "a port, or a range such as 8000-8099", given)
+    if default is None and "value" not in table:
+        raise table.error("value", "a port is missing, such as 8080")
+    return table.converted("value", convert, "a port, or a range such as 8000-8099", default)
 
 
 # Events ---------------------------------------------------------------------------------------------------------------
@@ -164,12 +177,19 @@ def _call(table: Table) -> tuple[str, tuple[Pattern, ...]]:
     caller = _word(table, "from")
     if caller is None:
         return "call", (Pattern("*", "call_from"),)
-    address = _SIP.sub("", caller).lower()
+    address = _SIP_TAIL.sub("", _SIP.sub("", caller), count=1).lower()
+    host = address.rpartition("@")[2]
+    if not host or not ("@" in address or _SIP.match(caller)) or re.search(r"[\s<>]", address):
+        raise table.error(
+            "from", f"{caller!r} is neither USER@HOST, as in sip:friend@example.org, nor @DOMAIN"
+        )
     operator, text = (Operator.GLOB, f"*{address}") if address.startswith("@") else (Operator.EQUAL, address)
     return "call", (Pattern("*", "call_from", (Condition("caller", operator, text),)),)
 
 
 def _event(table: Table) -> tuple[str, tuple[Pattern, ...]]:
+    if "value" not in table:
+        raise table.error("value", "a kind of event is missing, such as computed; * and ? are allowed")
     kind = table.converted(
         "value", _short(MAX_KIND), "a kind of event, such as computed; * and ? are allowed"
     )
@@ -192,14 +212,19 @@ _FORMS: Mapping[str, Callable[[Table], tuple[str, tuple[Pattern, ...]]]] = {
 def _condition(table: Table, text: str) -> Condition:
     """Such as "size > 1000" or "price < left.limit"."""
     match = _WHERE.match(text)
-    if match is None or len(match[1]) > MAX_FIELD:
+    if match is None or len(match[1]) > MAX_FIELD or match[3].startswith(("=", "<", ">", "!")):
         words = ", ".join(OPERATORS)
         raise table.error(
             "where", f"{text!r} is no condition such as 'size > 1000'; the comparisons are {words}"
         )
     operator, written = OPERATORS[match[2].strip()], match[3]
+    if not written:
+        raise table.error("where", f'{text!r} has no value to compare with; the empty text is ""')
     if written.startswith(LEFT):
-        return Condition(match[1], operator, written.removeprefix(LEFT)[:MAX_FIELD], True)
+        name = written.removeprefix(LEFT)
+        if not 0 < len(name) <= MAX_FIELD:
+            raise table.error("where", f"{text!r}: {LEFT} needs a name of at most {MAX_FIELD} characters")
+        return Condition(match[1], operator, name, True)
     try:
         value = json.loads(written)
     except ValueError:
