@@ -17,8 +17,12 @@ from locum.lab.configuration import merged, to_toml
 from locum.lab.programs.stock import STOCK
 from locum.lab.scenarios import SCENARIOS
 from locum.node.config.load import load
+from locum.node.config.paging.event_table import OPERATORS
 from locum.node.config.settings import ROLES
 from locum.node.config.toml_table import Table
+from locum.roles.paging.matching import matches
+from locum.wire.control.paging.cause import ApplicationEvent
+from locum.wire.control.paging.entry import Condition, Pattern
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -55,16 +59,16 @@ def test_configurations_of_the_user_guide_load(path: str, tmp_path: Path) -> Non
     assert settings.node.name == Path(path).stem, "the units and the suspend hook rely on this"
 
 
-def test_additions_of_the_page_on_flows_load(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["flows", "paging"])
+def test_additions_of_a_page_load(page: str, tmp_path: Path) -> None:
     """All that it adds to one file at once, as its reader may do."""
     added: dict[str, Any] = {}
-    blocks = re.findall(
-        r"```toml\n# added to (\S+)\n(.*?)```", (ROOT / "docs" / "flows.md").read_text(), re.DOTALL
-    )
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    blocks = re.findall(r"```toml\n# added to (\S+)\n(.*?)```", text, re.DOTALL)
     for path, text in blocks:
         # [[home_agent.mobile.x]] belongs to the first device of the file
         table = tomllib.loads(text.replace("[[home_agent.mobile.", "[[home_agent.mobile.own."))
-        if (home := table.get("home_agent")) is not None:
+        if "mobile" in (home := table.get("home_agent", {})):
             home["mobile"] = home["mobile"]["own"]
         added[path] = merged(added.get(path, {}), table)
     assert added.keys() <= configurations().keys()
@@ -74,10 +78,36 @@ def test_additions_of_the_page_on_flows_load(tmp_path: Path) -> None:
             secret = tmp_path / key_file
             secret.parent.mkdir(exist_ok=True)
             secret.touch(mode=0o600)
-            secret.write_text("00112233445566778899aabbccddeeff\n")
+            long = 6 if "secure-on" in key_file else 16
+            secret.write_text("00112233445566778899aabbccddeeff"[: 2 * long] + "\n")
         file = tmp_path / Path(path).name
         file.write_text(whole)
         assert load(file).node.name == Path(path).stem
+
+
+def test_directions_of_the_page_on_paging_miss_no_sender() -> None:
+    block = re.search(
+        r"```toml\n[^`]*?(\[\[mobile_node.direction\]\].*?)```",
+        (ROOT / "docs/paging.md").read_text(),
+        re.DOTALL,
+    )
+    assert block is not None
+    direction = tomllib.loads(block[1])["mobile_node"]["direction"][0]
+    fields = re.search(r"`message_available`, with (.*?)[;.]", (ROOT / "docs/apps/mail.md").read_text())
+
+    def fits(table: dict[str, Any], **detail: Any) -> bool:
+        conditions = tuple(
+            Condition(condition["field"], OPERATORS[condition["is"]], condition["value"])
+            for condition in table["where"]
+        )
+        pattern = Pattern(table["app"], table["kind"], conditions)
+        return matches(pattern, ApplicationEvent("mail", "message_available", detail), {})
+
+    assert fields is not None and "`sender`" in fields[0]
+    assert fits(direction, sender="news@example.org") and not fits(direction, sender="boss@example.org")
+    assert not fits(direction, messages=3), "one of several may be of that sender"
+    (entry,) = direction["entry"]
+    assert fits(entry, sender="boss@example.org") and not fits(entry, sender="news@example.org")
 
 
 def test_the_user_guide_has_a_configuration_for_every_role() -> None:
@@ -344,7 +374,9 @@ def test_every_message_number_is_in_the_glossary() -> None:
         for row in re.findall(r"^\| ([^|]+)", table, re.MULTILINE)
         for number in re.findall(r"\d{3}", row)
     }
-    known = {number for row in glossary("Message numbers") for number in re.findall(r"\d{3}", row)}
+    rows = glossary("Message numbers")
+    assert len(rows) == len(set(rows)), "each number has one meaning"
+    known = {number for row in rows for number in re.findall(r"\d{3}", row)}
     assert numbers and numbers <= known, sorted(numbers - known)
 
 

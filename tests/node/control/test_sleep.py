@@ -14,6 +14,7 @@ from locum.node.coap.endpoint import _reason
 from locum.node.control.answering.sessions import drop
 from locum.node.control.server import RequestFailed
 from locum.node.control.sleep import SleepControl
+from locum.node.control.wish_forms import wish
 from locum.node.performer import Sequential
 from locum.roles import actions as a
 from locum.roles.action_values.sessions import FoundSession, Process, SessionsFound
@@ -68,6 +69,13 @@ async def test_daemon_restarted_asleep_knows_its_sessions() -> None:
     report = (await control(world)[0].sleep(None))["report"]
     assert report["went"] == 2
     assert all(row["pids"] for row in report["sessions"])
+
+
+async def test_sleeping_device_takes_no_wish_of_a_sleep() -> None:
+    world = asleep(sessions=2)
+    with pytest.raises(RequestFailed, match="asleep already, or about to be; `locum wake-on tcp 8080` wakes"):
+        await control(world)[0].sleep(None, until=wish({"form": "tcp", "value": "8080"}))
+    assert not world.device.paging.all()
 
 
 async def test_a_wake_that_a_later_sleep_called_off_fails() -> None:

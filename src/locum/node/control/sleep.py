@@ -177,6 +177,8 @@ class SleepControl:
         ):
             raise RequestFailed("for: a number of seconds above 0")
         role = self._role
+        if until is not None and isinstance(role.state, Down | GoingDown | SendingBack):
+            raise RequestFailed(f"asleep already, or about to be; `locum wake-on {until.text}` wakes it too")
         if isinstance(role.state, Down):
             return self._asleep()
         if not isinstance(role.state, SendingBack | GoingDown):
