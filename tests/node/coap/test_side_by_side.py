@@ -7,8 +7,10 @@ import pytest
 from aiocoap.messagemanager import MessageManager
 from aiocoap.numbers.constants import TransportTuning
 
-from locum.node.coap.aiocoap_adapter import OUTSTANDING, SideBySide
+from locum.node.coap import aiocoap_adapter
+from locum.node.coap.aiocoap_adapter import ACK_SECONDS, OUTSTANDING, Exchanges, SideBySide
 from locum.node.coap.endpoint import AskFailed
+from locum.node.coap.sequence_numbers import _WINDOW
 from locum.node.config.settings import ControlAssociation
 from tests.node.coap.test_endpoint import ALICE, BOB, Pair, association, pair
 
@@ -39,6 +41,58 @@ async def test_slow_answers_do_not_hold_other_requests_up(pair: Pair) -> None:
     assert not pair.counts
 
 
+async def test_late_answers_are_acknowledged_soon(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests to one peer wait for acknowledgements alone: these bound the pages a second of one access node."""
+    running, all_run, answers = 0, asyncio.Event(), asyncio.Event()
+
+    async def late(path: str, body: bytes, sender: ControlAssociation) -> bytes:
+        nonlocal running
+        running += 1
+        if running % (3 * OUTSTANDING) == 0:
+            all_run.set()
+        await answers.wait()
+        return body
+
+    async def seconds() -> float:
+        all_run.clear()
+        answers.clear()
+        begun = time.monotonic()
+        asked = [pair.alice.ask(BOB, "1170", b"page", 30.0) for _ in range(3 * OUTSTANDING)]
+        all_asked = asyncio.gather(*asked)
+        await all_run.wait()
+        taken = time.monotonic() - begun
+        answers.set()
+        await all_asked
+        return taken
+
+    await pair.alice.ask(BOB, "618", b"first", 20.0)
+    pair.answer = late  # type: ignore[method-assign]
+    await pair.bob.close()
+    pair.bob = pair.end("bob2", BOB, association(ALICE, b"b", b"a"))
+    await pair.bob.open()
+    soon = await seconds()
+    monkeypatch.setattr(aiocoap_adapter, "ACK_SECONDS", 50 * ACK_SECONDS)
+    assert soon < await seconds() / 2
+    assert not pair.counts
+
+
+def test_outstanding_requests_stay_in_the_replay_window() -> None:
+    assert 2 * OUTSTANDING <= _WINDOW
+
+
+def test_exchanges_are_counted_by_peer() -> None:
+    exchanges = Exchanges()
+    for number in range(5):
+        exchanges["one", number] = exchanges["two", 0] = None
+    exchanges["one", 3] = None
+    exchanges.pop(("one", 1))
+    assert exchanges.of["one"] == 4 and exchanges.of["two"] == 1
+    exchanges.pop(("two", 0))
+    with pytest.raises(KeyError):
+        exchanges.pop(("two", 0))
+    assert "two" not in exchanges.of and exchanges.of["two"] == 0
+
+
 async def test_requests_to_a_silent_peer_all_end(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TransportTuning, "ACK_TIMEOUT", 0.05)
     monkeypatch.setattr(TransportTuning, "MAX_RETRANSMIT", 2)
@@ -52,6 +106,10 @@ async def test_requests_to_a_silent_peer_all_end(pair: Pair, monkeypatch: pytest
 
 
 def test_the_message_layer_is_the_one_that_was_looked_at() -> None:
-    assert {"_add_exchange", "_continue_backlog", "_retransmit", "_send_initially"} <= set(
-        vars(MessageManager)
-    )
+    assert {
+        "_add_exchange",
+        "_continue_backlog",
+        "_process_request",
+        "_retransmit",
+        "_send_initially",
+    } <= set(vars(MessageManager))

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import socket
 import sys
+from collections import Counter
 from collections.abc import Callable
 from logging import Logger
 from typing import Any
@@ -27,7 +28,8 @@ Count = Callable[[str], None]
 _ERROR = (socket.IPPROTO_IPV6, 25)  # IPV6_RECVERR; a sock_extended_err begins with the error's number
 _MOST_CONNECTIONS = 128  # accepted TCP connections at one time; past it the oldest unproven one goes
 _HANDSHAKE_SECONDS = 10.0  # within which a connection has to show an association of ours
-OUTSTANDING = 16  # requests to one peer; an OSCORE replay window has 32
+OUTSTANDING = 32  # requests to one peer; its replay window has 64
+ACK_SECONDS = 0.02  # in which an answer can come with the acknowledgement
 _USER_TIMEOUT = 8000  # ms without acknowledgement after which TCP gives a connection up
 
 
@@ -68,16 +70,44 @@ class DatagramTransport(MessageInterfaceUDP6):  # type: ignore[misc]
         super().datagram_errqueue_received(data, ancdata, flags, address)
 
 
+class Exchanges(dict[tuple[Any, int], Any]):
+    """The exchanges under way, by peer and message ID, with their number for each peer in `of`.
+
+    aiocoap 0.4.17 adds them by key and removes them by `pop` with one argument.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: Counter[Any] = Counter()
+
+    def __setitem__(self, key: tuple[Any, int], value: Any) -> None:
+        if key not in self:
+            self.of[key[0]] += 1
+        super().__setitem__(key, value)
+
+    def pop(self, key: tuple[Any, int]) -> Any:  # type: ignore[override]
+        value = super().pop(key)
+        self.of[key[0]] -= 1
+        if not self.of[key[0]]:
+            del self.of[key[0]]
+        return value
+
+
 class SideBySide(MessageManager):  # type: ignore[misc]
     """The message layer of CoAP with up to OUTSTANDING requests to one peer at a time (NSTART of RFC 7252 section 4.7).
 
-    aiocoap 0.4.17 has one: the next request waits until the peer has acknowledged the one before, which takes EMPTY_ACK_DELAY
-    where the answer comes late, as that of a page does. It keeps requests in `_backlogs` of a peer as long as the peer is a key
-    there, and calls `_continue_backlog` when an exchange of `_active_exchanges` ends.
+    aiocoap 0.4.17 has one: the next request waits until the peer has acknowledged the one before, which takes the peer
+    EMPTY_ACK_DELAY where the answer comes late, as that of a page does. It keeps requests in `_backlogs` of a peer as long as the
+    peer is a key there, and calls `_continue_backlog` when an exchange of `_active_exchanges` ends.
     """
 
     def _outstanding(self, remote: Any) -> int:
-        return sum(other == remote for other, _ in self._active_exchanges)
+        return int(self._active_exchanges.of[remote])
+
+    def _process_request(self, request: aiocoap.Message) -> None:
+        """Take a request, and acknowledge it after ACK_SECONDS; every message of aiocoap 0.4.17 has a tuning of its own."""
+        request.transport_tuning.EMPTY_ACK_DELAY = ACK_SECONDS
+        super()._process_request(request)
 
     def _add_exchange(self, message: aiocoap.Message, messageerror_monitor: Any) -> None:
         """Note a request that leaves; without its peer's key, the next one leaves too."""
@@ -103,8 +133,8 @@ class SideBySide(MessageManager):  # type: ignore[misc]
 
 def side_by_side(manager: Any) -> None:
     """Let the manager send requests to one peer side by side; `Context` of aiocoap 0.4.17 makes it itself."""
-    assert type(manager) is MessageManager
-    manager.__class__ = SideBySide
+    assert type(manager) is MessageManager and manager._active_exchanges == {}
+    manager.__class__, manager._active_exchanges = SideBySide, Exchanges()
 
 
 class Connection(TcpConnection):  # type: ignore[misc]
