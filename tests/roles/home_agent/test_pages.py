@@ -1,6 +1,7 @@
 """Pages at the home agent: packets and requests that cause them, the device's place, outcomes (P1, P4, P11, P14, P17)."""
 
 from dataclasses import replace
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from locum.roles.action_values.page_calls import CallDecision, PageCallAnswer
 from locum.roles.action_values.paging import DropPaged, PageTriggered
 from locum.roles.home_agent.binding import Binding
 from locum.roles.home_agent.paging.pages import QUIET_FAILED, NotPaged
+from locum.roles.home_agent.registry import Home as HomeEntry
 from locum.roles.mobile_ipv4.page_calls import read_call, write_call_answer
 from locum.wire.control.paging.cause import ApplicationEvent, EventCause, PacketCause
 from locum.wire.control.paging.outcome import (
@@ -146,6 +148,41 @@ def test_packet_to_the_ipv6_home_address_pages_the_same_device() -> None:
     pages.happened(replace(SSH, home_address=HOA6))
     pages.answer(Outcome.REFUSED)
     assert [drop.home_address for drop in pages.dropped] == [HOA, HOA6]
+
+
+class Walked(dict[IPv4Address, HomeEntry]):
+    """Devices of a home agent; `times` they were all looked at."""
+
+    times = 0
+
+    def values(self) -> Any:
+        self.times += 1
+        return super().values()
+
+
+def test_ipv6_home_address_is_found_without_a_search() -> None:
+    pages = asleep()
+    paging = pages.home.role.paging
+    paging._homes = homes = Walked(pages.home.role._homes)
+    for number in range(1, 100):
+        pages.request(home_address=HOA6 + number)
+    assert len(pages.answers) == 99 and homes.times == 1
+    pages.request(home_address=HOA6)
+    assert len(pages.asked) == 1 and homes.times == 1
+
+
+def test_ipv6_home_address_may_change() -> None:
+    pages = asleep()
+    role, find = pages.home.role, pages.home.role.paging._home
+    other = replace(MOBILE, home_address=HOA + 1, home_address_v6=HOA6 + 1)
+    home = find(HOA6)
+    assert home is not None and find(HOA6 + 1) is None
+    role.serve(other, now=pages.home.now)
+    assert find(HOA6 + 1) is role._homes[HOA + 1]
+    role.serve(replace(MOBILE, home_address_v6=HOA6 + 2), now=pages.home.now)
+    assert find(HOA6) is None and find(HOA6 + 2) is home
+    role.withdraw(HOA + 1, now=pages.home.now)
+    assert find(HOA6 + 1) is None
 
 
 def test_packets_of_a_page_in_vain_are_dropped() -> None:

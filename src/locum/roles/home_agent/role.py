@@ -251,11 +251,13 @@ class HomeAgent:
         home = self._homes.get(mobile.home_address)
         if home is None:
             home = self._homes[mobile.home_address] = Home(mobile)
+            self.paging.served(mobile)
             return self._bindings.forward(home)
         before, kept = home.rules, {stand_in.name: stand_in for stand_in in home.stand_ins}
         actions: list[Action] = []
         told: list[Action] = []
         home.changing(self.configuration.address)
+        self.paging.served(mobile, home.mobile)
         home.configure(mobile)
         for stand_in in home.stand_ins:
             if (old := kept.pop(stand_in.name, None)) is not None:

@@ -15,6 +15,7 @@ from locum.roles.action_values.flows import RuleVerdict
 from locum.roles.action_values.page_calls import CallDecision, CallReason, PageCall
 from locum.roles.action_values.paging import DropPaged, PageForwarding, PageTriggered, ReleasePaged
 from locum.roles.actions import Action, Answer, Answered, Asked, Count, Event, NoAnswer, WallClockStepped
+from locum.roles.home_agent.binding import Mobile
 from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.roles.home_agent.forwarding_choice import Redirect
 from locum.roles.home_agent.paging.brought import Brought
@@ -82,7 +83,7 @@ class HomePaging(Part):
         self._brings = Brought(configuration, profile_of)
         self._homes, self._forwarding = homes, configuration.page_forwarding
         self._ahead = 0.0  # seconds that the wall clock is ahead of steady seconds
-        self._of_v6: dict[Addr, IPv4Address] = {}  # those that were looked for
+        self._of_v6: dict[Addr, IPv4Address] | None = None  # of all devices; made when it is first needed
         self._prepared: dict[
             Addr, tuple[bytes, int]
         ] = {}  # attempts of pages that forwarding has gone before
@@ -138,8 +139,19 @@ class HomePaging(Part):
             *self.routine.registered(home.mobile.home_address, now=now),
         ]
 
+    def served(self, mobile: Mobile, before: Mobile | None = None) -> None:
+        """The device is served from now on, or in another way than `before`."""
+        if self._of_v6 is None:
+            return
+        if before is not None and before.home_address_v6 is not None:
+            self._of_v6.pop(before.home_address_v6, None)
+        if mobile.home_address_v6 is not None:
+            self._of_v6[mobile.home_address_v6] = mobile.home_address
+
     def withdrawn(self, home: Home, *, now: float) -> list[Action]:
         """The home address is not served any more."""
+        if self._of_v6 is not None and home.mobile.home_address_v6 is not None:
+            self._of_v6.pop(home.mobile.home_address_v6, None)
         return [
             *self.redirections.withdrawn(home, now=now),
             *self.routine.withdrawn(home.mobile.home_address, now=now),
@@ -177,14 +189,11 @@ class HomePaging(Part):
         """The device with this home address of either family."""
         if isinstance(home_address, IPv4Address):
             return self._homes.get(home_address)
-        known = self._homes.get(self._of_v6.get(home_address, IPv4Address(0)))
-        if known is not None and known.mobile.home_address_v6 == home_address:
-            return known
-        for home in self._homes.values():
-            if home.mobile.home_address_v6 == home_address:
-                self._of_v6[home_address] = home.mobile.home_address
-                return home
-        return None
+        if self._of_v6 is None:
+            every = (home.mobile for home in self._homes.values())
+            self._of_v6 = {it.home_address_v6: it.home_address for it in every if it.home_address_v6}
+        found = self._of_v6.get(home_address)
+        return None if found is None else self._homes.get(found)
 
     # Where it goes, and its outcome ------------------------------------------------------------------------------
 
