@@ -10,6 +10,8 @@ import pytest
 
 from locum.node.sessions import removing
 from locum.node.tables import HostTable
+from locum.roles.action_values.addresses import JSON
+from locum.roles.action_values.apps import AppOrder, StartApps
 from locum.roles.action_values.sessions import (
     DropSessions,
     FetchData,
@@ -23,7 +25,7 @@ from locum.roles.action_values.sessions import (
     SurveySessions,
 )
 from tests.sessions.lodging import HANDOVER, lodging
-from tests.sessions.sleepworld import Network
+from tests.sessions.sleepworld import HOME4, Network
 
 MEG = 1 << 20
 
@@ -52,6 +54,23 @@ async def test_a_program_that_read_all_goes_on_at_full_speed(network: Network, t
         await here.take_over([one])
         assert await here.fill(one.peer, 24 * MEG) == 24 * MEG
         await here.until(lambda: here.stand_in.sessions()[0]["received"] == 24 * MEG)
+
+
+@pytest.mark.parametrize("attended", [True, False])
+async def test_proxy_that_reads_all_goes_on_for_a_program(
+    network: Network, tmp_path: Path, attended: bool
+) -> None:
+    async with lodging(network, tmp_path, session_least=2 * MEG) as here:
+        (one,) = here.connect()
+        await here.take_over([one])
+        sent = await here.fill(one.peer, 32 * MEG)
+        await here.until(lambda: here.stand_in.sessions()[0]["received"] == 2 * MEG)
+        ports: list[JSON] = [one.flow.peer_port if attended else 1]
+        order = AppOrder("own", "download", {"ports": ports})
+        await here.perform(StartApps(HANDOVER, HOME4, (order,), {}))
+        sent += await here.fill(one.peer, 4 * MEG)
+        expected = sent if attended else 2 * MEG
+        await here.until(lambda: here.stand_in.sessions()[0]["received"] == expected)
 
 
 async def test_all_sessions_of_a_device_share_a_bound(network: Network, tmp_path: Path) -> None:

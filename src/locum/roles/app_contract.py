@@ -156,6 +156,9 @@ class App(Protocol):
 
     Only `settings` and the class itself are used before the proxy runs. An exception ends the process.
 
+    A class with a true `reads_all` reads its sessions to their ends: the stand-in holds up to `session_most` bytes of each, however
+    much the device's program had read.
+
     A class whose protocol has words for it may have the method `tell(session, text, *, now)`: effects that say the text in
     that session, for the device (an entry of its event table). What cannot be said is an event `not_told` with the reason.
     """

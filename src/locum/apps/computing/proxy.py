@@ -56,6 +56,8 @@ class Attended:
 class Proxy:
     """A computation as a proxy; its kind reads the settings."""
 
+    reads_all = True
+
     def __init__(self, settings: object, randomness: Randomness) -> None:
         assert isinstance(settings, Settings)
         self._settings = settings

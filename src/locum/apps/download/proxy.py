@@ -35,6 +35,8 @@ _STATE, _FOLLOWING = "downloads", "following"
 class Download:
     """One order."""
 
+    reads_all = True
+
     def __init__(self, settings: object, randomness: Randomness) -> None:
         assert isinstance(settings, Settings)
         self._settings = settings

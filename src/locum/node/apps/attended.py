@@ -23,6 +23,7 @@ from locum.node.sessions.stand_in import LocalPeers, StandIn
 from locum.node.tables import HostStore, StoreError
 from locum.roles import actions as do
 from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.apps import StartApps
 from locum.roles.action_values.handed import ConnectionHanded, OfferEnded, RefuseOffered, TakeOffered
 from locum.roles.actions import Event
 from locum.sessions.handed import taking
@@ -79,6 +80,7 @@ class AttendedStandIn(StandIn):
             **self.table_events.handlers(),
             **self.apps.outlets.leads.handlers(),
             **self.transfers.handlers(),
+            StartApps: self._start,
             TakeOffered: self._take_offered,
             RefuseOffered: self._refuse_offered,
         }
@@ -106,6 +108,14 @@ class AttendedStandIn(StandIn):
         self.apps.outlets.leads.close()
         self.transfers.close()
         await super().close()
+
+    def _start(self, action: StartApps) -> None:
+        """Start proxies; what one reads to its end may run ahead of the program that did not read before."""
+        self.apps.start(action)
+        for app in self.apps.all():
+            if app.handover == action.handover and self.apps.catalogue.reads_all(app.order.kind):
+                for attended in app.sessions.values():
+                    self.read_ahead(attended.held)
 
     def _uploaded(self, device: Addr, name: str) -> None:
         """The device has sent a file of a proxy, which may run."""

@@ -86,7 +86,7 @@ class Apps:
 
     def handlers(self) -> Mapping[type, Handler]:
         """Handlers for each kind of action."""
-        return {StartApps: self._start, PauseApps: self._pause, EndApps: self._end}
+        return {StartApps: self.start, PauseApps: self._pause, EndApps: self._end}
 
     def capture_from(self, plane: "DataPlane") -> Captures:
         """Packets that nothing takes come from there, for proxies and for others."""
@@ -100,7 +100,8 @@ class Apps:
 
     # start and end
 
-    def _start(self, action: StartApps) -> None:
+    def start(self, action: StartApps) -> None:
+        """Start the proxies of a handover, each with its sessions."""
         if action.handover in self._running:
             return
         taken: set[int] = set()

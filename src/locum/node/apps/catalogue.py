@@ -114,6 +114,11 @@ class Catalogue:
         found = self._kinds.get(kind)
         return found is not None and bool(getattr(found.app, "takes_uploads", False))
 
+    def reads_all(self, kind: str) -> bool:
+        """True if a proxy of this kind reads its sessions to their ends."""
+        found = self._kinds.get(kind)
+        return found is not None and bool(getattr(found.app, "reads_all", False))
+
     def tells(self, kind: str) -> bool:
         """True if a proxy of this kind can tell a correspondent a text (`App.tell`)."""
         found = self._kinds.get(kind)

@@ -204,6 +204,12 @@ class StandIn:
         # Accepted data stays in the kernel's buffer: it is at most what its program takes at once.
         return 0 if accepted else self._intake.ahead(record)
 
+    def read_ahead(self, held: HeldSocket) -> None:
+        """Hold as much of this session as of any from now on."""
+        if held.ahead < self._intake.most and not held.accepted and held.stopped is None:
+            held.ahead = self._intake.most
+            self._draining.step(held)
+
     def sessions(self) -> list[dict[str, Any]]:
         """Held sessions, for users."""
         return [shown(held) for held in self._all()]

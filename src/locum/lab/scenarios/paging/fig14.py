@@ -23,8 +23,8 @@ from locum.lab.steps.paging import (
 from locum.lab.steps.story import PORT, download, web
 from locum.lab.world import Lab
 
-SIZE, RATE = 1_000_000, 1_000_000
-"""Bytes of the file, and bytes a second of the server."""
+SIZE, RATE = 6_000_000, 2_000_000
+"""Bytes of the file, more than a session may hold that nobody reads, and bytes a second of the server."""
 FIRST_TYPE, OTHER = 7014, 7015
 """Ports of packets of the first type: to one of them the device is paged, to the other it is not."""
 
