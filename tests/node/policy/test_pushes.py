@@ -383,3 +383,14 @@ def test_authentic_requests_of_any_content_are_answered(attributes: list[Attribu
             world.answer(PushOutcome.DONE)
         ((answer, _),) = world.sent
         assert answer_authentic(answer, data, SECRET)
+
+
+def test_clock_that_was_ahead_at_the_start_locks_nobody_out() -> None:
+    """The daemon began a minute ago, when the clock was an hour ahead."""
+    world = World()
+    ask = signed_request(Code.COA_REQUEST, 1, (stamp(NOW - 3600), NAI, VERSION, PAGE), SECRET)
+    world.pushes.received(ask, PLACE, now=NOW - 940, wall=NOW - 3600)
+    assert world.counts == {} and len(world.fed) == 1
+    old = signed_request(Code.COA_REQUEST, 2, (stamp(NOW - 3661), NAI, VERSION, PAGE), SECRET)
+    world.pushes.received(old, PLACE, now=NOW - 940, wall=NOW - 3600)
+    assert world.counts == {"push-before-start": 1}

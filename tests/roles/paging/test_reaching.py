@@ -10,6 +10,7 @@ from locum.roles.action_values.flows import RuleVerdict
 from locum.roles.action_values.paging import DropPaged, PageTriggered, ReleasePaged
 from locum.roles.home_agent.role import HomeAgent
 from locum.roles.rules import ADMIN, KeptRule, both_families
+from locum.security.association import Replay
 from locum.wire.flow import Flow
 from locum.wire.traffic_selector import Ipv4Selector
 from tests.roles.world import AN1, HOA, PEER, World, asleep, awake
@@ -20,9 +21,9 @@ PACKET = PageTriggered(HOA, 7, Flow(6, HOA, 22, PEER, 4000), bytes(60), 60)
 MAC = b"\x02" * 6
 
 
-def sleeping(seed: int = 0, *, loss: float = 0.0) -> World:
+def sleeping(seed: int = 0, *, loss: float = 0.0, replay: Replay = Replay.TIMESTAMP) -> World:
     """A device that sleeps, and whose last registration is over."""
-    world = World(seed)
+    world = World(seed, replay=replay)
     world.advance(3)
     home = cast(HomeAgent, world.ha.role)
     world.perform(world.ha, home.add_rule(HOA, PAGE, now=world.now))
@@ -159,6 +160,31 @@ def test_recorded_calls_wake_nobody() -> None:
     assert world.mn.counts["call-replayed"] == 1, "the last registration came later"
     world.advance(10)
     assert asleep(world)
+
+
+def test_recorded_calls_wake_nobody_where_registrations_tell_no_time() -> None:
+    """With nonces the last registration is no bound, and a restart must not forget the last call."""
+    world = sleeping(replay=Replay.NONCE)
+    for _ in range(2):
+        world.tell(world.ha, PACKET)
+        world.advance(20)
+        assert awake(world)
+        world.sleep()
+        world.advance(30)
+    first, last = world.calls[0].message, world.calls[-1].message
+    world.kill(world.mn)
+    world.start(world.mn)
+    hear(world, first)
+    hear(world, last)
+    world.advance(10)
+    assert asleep(world) and world.mn.counts["call-replayed"] == 2
+
+    world.kill(world.mn)
+    world.mn.rows["direct_call", "home agent"] = a.Persist(
+        "direct_call", "home agent", {"identification": "x"}
+    )
+    world.start(world.mn)
+    assert world.mn.counts["unreadable-row"] == 1 and ("direct_call", "home agent") not in world.mn.rows
 
 
 def test_forged_calls_wake_nobody() -> None:

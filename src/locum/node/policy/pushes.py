@@ -86,7 +86,7 @@ class Pushes:
         send: Callable[[bytes, Place], None],
         begun: float,
     ) -> None:
-        """`begun` is when the daemon started, in seconds since 1970."""
+        """`begun` is when the daemon started, in seconds since boot: the wall clock may be set later."""
         self._settings, self._known, self._itself, self._roles = settings, known, itself, tuple(roles)
         self._events, self._feed, self._send, self._begun = events, feed, send, begun
         self._secrets = {client.address: client.secret for client in settings.clients}
@@ -108,7 +108,8 @@ class Pushes:
             if (before := self._remembered.get(key)) is not None:
                 self._again(before, place)
                 return
-            check_time(packet, Times(wall, self._begun, self._settings.window))
+            begun = wall - (now - self._begun)
+            check_time(packet, Times(wall, begun, self._settings.window))
         except Dropped as dropped:
             self._events.count(f"push-{dropped}")
             return
@@ -211,7 +212,7 @@ class PushServer(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
         present = [role for role in ROLES if role in roles]
-        self._pushes = Pushes(settings, known, itself, present, events, feed, self._send, time.time())
+        self._pushes = Pushes(settings, known, itself, present, events, feed, self._send, boot_seconds())
 
     async def open(self) -> None:
         """Listen. Raises OSError in one clear line."""

@@ -1,17 +1,24 @@
 """Calls that a device hears on its access link while it sleeps: which of them are believed (P1, P11).
 
 A call is signed by the home agent. It counts if its time is after the device's last registration and after the last call
-that counted: what was recorded before the sleep, or during an earlier one, wakes nobody. This module must not know how a device
+that counted, also in an earlier run: what was recorded before the sleep, or during an earlier one, wakes nobody. This module must not know how a device
 wakes.
 """
 
+from collections.abc import Sequence
+from typing import Final
+
 from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.action_values.page_calls import CallDecision, PageCall, PageCallAnswer
-from locum.roles.actions import Action, Count, Emit, SendRegistration
+from locum.roles.actions import Action, Count, Emit, Forget, Persist, SendRegistration, Table
 from locum.roles.mobile_ipv4.page_calls import read_call, write_call_answer
 from locum.roles.registrant.registrant import RegistrationClient
 from locum.security.replay import difference
 from locum.wire.errors import WireError
+
+TABLE: Final[Table] = "direct_call"
+KEY: Final = "home agent"
+"""Of its row, beside those of stand-ins."""
 
 
 class PageCalls:
@@ -20,9 +27,20 @@ class PageCalls:
     def __init__(self, mobile: RegistrationClient) -> None:
         self._mobile = mobile
         self._last: PageCall | None = None
+        self._before: int | None = None  # identification of the last call that counted in an earlier run
         self.woken: PageCall | None = None
         """The call that has woken the device, until its next sleep."""
         self._answered = CallDecision.AWAKE
+
+    def restore(self, rows: Sequence[Persist]) -> list[Action]:
+        """Take no call again that counted in an earlier run."""
+        for row in rows:
+            if (row.table, row.key) == (TABLE, KEY):
+                before = row.value.get("identification")
+                if not isinstance(before, str) or not before.isdecimal():
+                    return [Count("unreadable-row"), Forget(row.table, row.key)]
+                self._before = int(before)
+        return []
 
     def called(self, message: bytes, source: Source, *, asleep: bool) -> tuple[list[Action], bool]:
         """The actions that follow from a message, and whether the device wakes: it does when it sleeps, or is about to."""
@@ -52,7 +70,10 @@ class PageCalls:
             return "call-not-authentic"
         if self.repeats(call):
             return call
-        floors = (dialogue.last_timestamp, None if self._last is None else self._last.identification)
+        floors = (
+            dialogue.last_timestamp,
+            self._before if self._last is None else self._last.identification,
+        )
         if any(floor is not None and difference(call.identification, floor) <= 0 for floor in floors):
             return "call-replayed"
         return call
@@ -69,6 +90,8 @@ class PageCalls:
             actions.append(Count("call-repeated"))
         else:
             self._last, self._answered = call, decision
+            # As text: a number in JSON is not this long everywhere.
+            actions.append(Persist(TABLE, KEY, {"identification": str(call.identification)}))
             if decision is CallDecision.WAKING:
                 self.woken = call
             detail = {"by": str(source.address), "cause": call.reason.value, "decision": decision.value}

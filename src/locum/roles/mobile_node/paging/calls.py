@@ -52,7 +52,7 @@ class Calls(Part):
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Continue with the calls that were answered in an earlier run."""
-        return self._parts.restore(rows, now=now)
+        return [*self._network.restore(rows), *self._parts.restore(rows, now=now)]
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
         """The decision of a program about a call."""

@@ -20,9 +20,9 @@ from locum.roles.actions import (
     Forget,
     Persist,
     SendRegistration,
-    Table,
     WallClockStepped,
 )
+from locum.roles.mobile_node.page_calls import KEY, TABLE
 from locum.roles.paging.direct_calls import Unsealable, fits, read_call, write_answer
 from locum.roles.paging.matching import matches
 from locum.roles.parts import Part
@@ -40,7 +40,6 @@ from locum.wire.control.paging.direct_page import (
 from locum.wire.control.paging.entry import Condition
 from locum.wire.errors import WireError
 
-TABLE: Final[Table] = "direct_call"
 WINDOW: Final = 60.0
 """Seconds that a call's time may be from the device's own: a page may last 45 seconds, and clocks differ."""
 
@@ -89,7 +88,7 @@ class DirectCalls(Part):
         """Continue with the calls that were answered in an earlier run."""
         actions: list[Action] = []
         for row in rows:
-            if row.table != TABLE:
+            if row.table != TABLE or row.key == KEY:
                 continue
             try:
                 page, answer = (bytes.fromhex(str(row.value[name])) for name in ("page", "answer"))
