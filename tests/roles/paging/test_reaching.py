@@ -162,7 +162,7 @@ def test_recorded_calls_wake_nobody() -> None:
     assert asleep(world)
 
 
-def test_recorded_calls_wake_nobody_where_registrations_tell_no_time() -> None:
+def test_recorded_calls_wake_nobody_with_nonces() -> None:
     """With nonces the last registration is no bound, and a restart must not forget the last call."""
     world = sleeping(replay=Replay.NONCE)
     for _ in range(2):
@@ -185,6 +185,20 @@ def test_recorded_calls_wake_nobody_where_registrations_tell_no_time() -> None:
     )
     world.start(world.mn)
     assert world.mn.counts["unreadable-row"] == 1 and ("direct_call", "home agent") not in world.mn.rows
+
+
+@pytest.mark.parametrize("replay", list(Replay))
+def test_home_agent_whose_clock_is_set_back_wakes(replay: Replay) -> None:
+    """The device takes no call that is earlier than its last registration, or than the last call."""
+    world = sleeping(replay=replay)
+    world.tell(world.ha, PACKET)
+    world.advance(20)
+    world.sleep()
+    world.advance(30)
+    world.step_wall_clock(world.ha, -600.0)
+    world.tell(world.ha, PACKET)
+    world.advance(20)
+    assert [event.kind for event in world.mn.events].count("paged") == 2 and not asleep(world)
 
 
 def test_forged_calls_wake_nobody() -> None:

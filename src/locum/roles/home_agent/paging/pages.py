@@ -27,7 +27,7 @@ from locum.roles.mobile_ipv4.page_calls import read_call_answer, write_call
 from locum.roles.paging.routine import Delayed, Located, PageEnded, PageInProgress, PagingRoutine
 from locum.roles.parts import Part, Parts
 from locum.security.association import Replay
-from locum.security.replay import next_identification
+from locum.security.replay import difference, next_identification
 from locum.wire.control.paging.cause import Cause, CommandCause, EventCause, PacketCause
 from locum.wire.control.paging.outcome import (
     NO_PAGE,
@@ -88,6 +88,7 @@ class HomePaging(Part):
             Addr, tuple[bytes, int]
         ] = {}  # attempts of pages that forwarding has gone before
         self._paged_at: dict[Addr, Place] = {}  # by the last attempt
+        self._called: dict[IPv4Address, int] = {}  # identification of the last call
         self.routine = PagingRoutine(
             configuration.pages, randomness, self._locate, self._concluded, self._genuine
         )
@@ -150,6 +151,7 @@ class HomePaging(Part):
 
     def withdrawn(self, home: Home, *, now: float) -> list[Action]:
         """The home address is not served any more."""
+        self._called.pop(home.mobile.home_address, None)
         if self._of_v6 is not None and home.mobile.home_address_v6 is not None:
             self._of_v6.pop(home.mobile.home_address_v6, None)
         return [
@@ -223,9 +225,13 @@ class HomePaging(Part):
 
     def _call(self, page: PageInProgress, home: Home, now: float, *, forwarded: bool) -> bytes:
         # It is after every registration that the device has made, in whatever time its own clock has.
-        identification = next_identification(now + self._ahead, home.binding.identification)
-        if home.association.replay is Replay.NONCE:
-            identification = next_identification(now + self._ahead, None)
+        # It is after the last call too, where the clock has been set back.
+        known = None if home.association.replay is Replay.NONCE else home.binding.identification
+        last = self._called.get(home.mobile.home_address)
+        if last is not None and (known is None or difference(last, known) > 0):
+            known = last
+        identification = next_identification(now + self._ahead, known)
+        self._called[home.mobile.home_address] = identification
         reason = _REASONS[type(page.cause)]
         call = PageCall(
             page.identifier,
