@@ -24,6 +24,8 @@ from locum.wire.control.paging.outcome import (
 from locum.wire.control.paging.page import decode_1170
 from locum.wire.control.paging.page_request import PageRequest1172, encode_1172
 from locum.wire.flow import Flow
+from locum.wire.mobile_ip.page_call import CallAnswerCode
+from locum.wire.mobile_ip.page_call import PageCallAnswer as UnsignedAnswer
 from tests.roles.home_agent.test_page_rules import BRIEF, PAGE, added
 from tests.roles.homeworld import AN1, AN2, DEVICE_KEY, HOA, HOA6, MOBILE, ONE, Home
 
@@ -213,6 +215,30 @@ def test_stand_in_asks_for_a_page_and_has_its_outcome() -> None:
     pages.home.device.register(AN1)
     assert [answer.exchange for answer in pages.answers] == [5]
     assert decode_page_answer(pages.answers[0].body).outcome is Outcome.REACHED
+
+
+@pytest.mark.parametrize("fault", ["unsigned", "key", "page", "device", "decision", "malformed"])
+def test_answer_without_the_proof_of_the_device_is_none(fault: str) -> None:
+    pages = asleep()
+    pages.happened(SSH)
+    asked = pages.asked[-1]
+    page = decode_1170(asked.body)
+    named = b"another1" if fault == "page" else page.page
+    home_address = IPv4Address(int(HOA) + 1) if fault == "device" else HOA
+    decision = CallDecision.REFUSED if fault == "decision" else CallDecision.WAKING
+    said = PageCallAnswer(named, home_address, read_call(page.call).identification, decision)
+    proof = write_call_answer(said, replace(KEY, key=bytes(16)) if fault == "key" else KEY)
+    if fault == "unsigned":
+        code = CallAnswerCode.WAKING
+        proof = UnsignedAnswer(page.page, HOA, said.identification, code).encode()
+    elif fault == "malformed":
+        proof = proof[:9]
+    answer = PageAnswer(page.page, Outcome.REACHED, AnsweredBy.MOBILE_NODE, proof=proof)
+    pages.happened(a.Answered(asked.request, encode_page_answer(answer)))
+    assert "page-answered" not in pages.kinds()
+    pages.advance(3)
+    pages.answer(Outcome.REACHED)
+    assert "page-answered" in pages.kinds(), "the page has gone on, and the device has answered"
 
 
 def test_requests_are_answered_when_the_page_has_ended() -> None:

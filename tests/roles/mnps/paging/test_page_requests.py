@@ -132,6 +132,17 @@ def test_event_after_an_outcome_waits_until_the_device_had_time() -> None:
     assert len(bench.pages) == asked + 1 and not waits(bench)
 
 
+def test_event_of_the_next_sleep_waits_for_no_earlier_page() -> None:
+    bench = fired()
+    bench.outcome = lambda _page: Outcome.REACHED
+    bench.advance(ANSWER_TIMEOUT + 5)
+    asked = len(bench.pages)
+    bench.wake()
+    bench.sleep(b"i" * 16)
+    bench.happened(handover=b"i" * 16)
+    assert len(bench.pages) == asked + 1, "the device was back meanwhile"
+
+
 def test_order_of_the_entry_goes_to_the_home_agent() -> None:
     bench = fired(entry(1, EntryAction(ActionKind.PAGE, Order.WITH)))
     assert bench.pages[0].order is Order.WITH
