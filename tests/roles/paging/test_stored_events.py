@@ -40,12 +40,12 @@ def test_numbers_follow_the_time_and_are_unique() -> None:
 def test_full_store_counts_and_then_gives_way() -> None:
     events = StoredEvents()
     for _ in range(MAX_STORED):
-        assert events.add(1, EVENT, AT)[1] is None
+        assert events.add(1, EVENT, AT)[1] == []
     written, gone = events.add(1, EVENT, AT + 9)
-    assert gone is None and written is not None and written.count == 2 and len(events) == MAX_STORED
-    assert events.add(1, EVENT, AT + 9) == (None, None), "a count is written when it has doubled"
+    assert gone == [] and written is not None and written.count == 2 and len(events) == MAX_STORED
+    assert events.add(1, EVENT, AT + 9) == (None, []), "a count is written when it has doubled"
     written, gone = events.add(2, EVENT, AT + 9)
-    assert written is not None and written.entry == 2 and gone is not None and gone.number == AT
+    assert written is not None and written.entry == 2 and [it.number for it in gone] == [AT]
 
 
 def test_bytes_are_bounded() -> None:
@@ -58,6 +58,17 @@ def test_bytes_are_bounded() -> None:
     longer = ApplicationEvent("a", "b", {"text": "x" * MAX_EVENT})
     stored, _ = StoredEvents().add(1, longer, AT)
     assert stored is not None and stored.event == ApplicationEvent("a", "b")
+
+
+def test_bytes_are_bounded_when_short_events_give_way() -> None:
+    events = StoredEvents()
+    for _ in range(MAX_STORED):
+        events.add(1, ApplicationEvent("a", "b"), AT)
+    long = ApplicationEvent("a", "b", {"text": "x" * (MAX_EVENT - 20)})
+    for entry in range(2, 66):
+        events.add(entry, long, AT)
+        size = sum(len(cbor.encode(stored.event.to_cbor())) for stored in events.all())
+        assert size <= MAX_STORED_BYTES and len(events) <= MAX_STORED
 
 
 def test_only_offered_events_are_given() -> None:

@@ -5,6 +5,7 @@ Time is an argument: steady seconds, and the minute of the day in UTC for quiet 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from locum.roles.paging.matching import matches
 from locum.wire import cbor
@@ -20,6 +21,9 @@ PAGING = (ActionKind.PAGE, ActionKind.PAGE_DIRECT)
 """Actions that limits hold back; the others are never late."""
 MAX_BRIEF = 1024
 """Bytes of an event that waits, as CBOR; a longer one waits without its detail."""
+
+NOTED_AGAIN = 1.0
+"""Seconds after which a matched event of a combination is written once more, if it has come again."""
 
 
 def brief(event: ApplicationEvent) -> ApplicationEvent:
@@ -68,6 +72,7 @@ class _Kept:
     waiting: tuple[ApplicationEvent, ...] = ()  # of the page that a limit holds back
     count: int = 0  # events since the last page
     due: float | None = None  # steady seconds at which the limit is looked at again
+    noted: float = -inf  # steady seconds at which matched events were written last
 
 
 class EventTable:
@@ -271,7 +276,8 @@ class EventTable:
         if entry.within is None:
             return (event,)
         short = brief(event)
-        self.touched.add(entry.identifier)
+        if not kept.matched.keys() >= {*places} or now >= kept.noted + NOTED_AGAIN:
+            self._note(kept, now)
         for place in places:
             kept.matched[place] = (now, short)
         recent = {
@@ -281,9 +287,15 @@ class EventTable:
         if len(recent) < len(entry.patterns):
             return ()
         kept.matched = {}
+        self._note(kept, now)
         ordered = sorted(recent.items(), key=lambda item: (item[1][0], item[0]))
         others = [found for place, (_at, found) in ordered if place not in places]
         return (*others, event)
+
+    def _note(self, kept: _Kept, now: float) -> None:
+        """Have the matched events written. The same ones again are few writes, however many come."""
+        kept.noted = now
+        self.touched.add(kept.entry.identifier)
 
     def _fire(
         self, kept: _Kept, events: tuple[ApplicationEvent, ...], now: float, minute: int

@@ -86,24 +86,29 @@ class StoredEvents:
 
     def add(
         self, entry: int, event: ApplicationEvent, at: int
-    ) -> tuple[StoredEvent | None, StoredEvent | None]:
-        """Store an event: what has to be written, and what gave way to it.
+    ) -> tuple[StoredEvent | None, list[StoredEvent]]:
+        """Store an event: what has to be written, and the oldest ones, which gave way to it.
 
         An event that is only counted is written when its count has doubled: a flood costs few writes.
         """
         event = fitting(event)
         size = len(cbor.encode(event.to_cbor()))
-        full = len(self._events) >= MAX_STORED or self._bytes + size > MAX_STORED_BYTES
-        if full:
+        if self._is_full(size):
             last = next((stored for stored in reversed(self._events.values()) if stored.entry == entry), None)
             if last is not None:
                 counted = replace(last, at=at, count=last.count + 1)
                 self._events[last.number] = counted
-                return (counted if counted.count & (counted.count - 1) == 0 else None), None
-        gone = self._remove(next(iter(self._events))) if full else None
+                return (counted if counted.count & (counted.count - 1) == 0 else None), []
+        gone = []
+        while self._is_full(size):
+            gone.append(self._remove(next(iter(self._events))))
         stored = StoredEvent(max(self._next, at), entry, event, at)
         self.put(stored)
         return stored, gone
+
+    def _is_full(self, size: int) -> bool:
+        """True if an event of `size` bytes has no room."""
+        return len(self._events) >= MAX_STORED or self._bytes + size > MAX_STORED_BYTES
 
     def put(self, stored: StoredEvent) -> None:
         """Take an event of an earlier run, in the order of the numbers."""

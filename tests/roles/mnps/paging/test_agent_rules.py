@@ -7,7 +7,7 @@ import pytest
 
 from locum.roles import actions as a
 from locum.roles.mnps.paging.agent_rules import LIFETIME, SILENT, STEP
-from locum.roles.mnps.paging.event_tables import PATIENCE
+from locum.roles.mnps.paging.waiting_requests import MAX_WAITING, PATIENCE
 from locum.roles.mnps.role import StandIn
 from locum.wire.control.paging.agent_rules import AgentRules1208
 from locum.wire.control.paging.event_table import EventTable1206, Operation, encode_1206
@@ -73,6 +73,32 @@ def test_silent_home_agent_does_not_keep_the_device_waiting() -> None:
     before = len(bench.rules)
     bench.advance(LIFETIME / 2 - 80)
     assert len(bench.rules) == before, "it has the rules now"
+
+
+def test_repeated_table_is_answered_without_the_home_agent() -> None:
+    """The first request was answered already; later ones may not wait, nor be kept, until the home agent answers."""
+    bench = Bench()
+    bench.rules_answer = lambda _rules: None
+    change = table(5, entry(), rules=(RULE,))
+    exchanges = [bench.change(change)]
+    bench.advance(PATIENCE + 0.1)
+    for _ in range(20):
+        exchanges.append(bench.change(change))
+        bench.advance(PATIENCE + 0.1)
+    assert all(exchange in bench.answers for exchange in exchanges)
+
+
+def test_first_of_many_requests_says_when_all_are_answered() -> None:
+    bench = Bench()
+    bench.rules_answer = lambda _rules: None
+    change = table(5, entry(), rules=(RULE,))
+    exchanges = []
+    for _ in range(2 * MAX_WAITING):
+        exchanges.append(bench.change(change))
+        bench.advance(0.1)
+    assert len(bench.role.event_tables._waiting._waiting[HOA]) == MAX_WAITING
+    bench.advance(PATIENCE)
+    assert [exchange for exchange in exchanges if exchange in bench.answers] == exchanges[MAX_WAITING:]
 
 
 def test_rules_are_refreshed_within_the_granted_lifetime() -> None:

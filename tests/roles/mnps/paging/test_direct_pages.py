@@ -47,6 +47,7 @@ class Node:
         self.pages.fall_back = self._fall_back
         self.asks: list[a.Ask] = []
         self.rows: set[str] = set()
+        self.written = 0
         self.counts: list[str] = []
         self.ended: list[dict[str, Any]] = []
 
@@ -60,6 +61,7 @@ class Node:
                 case a.Ask():
                     self.asks.append(action)
                 case a.Persist():
+                    self.written += 1
                     self.rows.add(action.key)
                 case a.Forget():
                     self.rows.discard(action.key)
@@ -107,6 +109,15 @@ def test_pages_per_hour_are_bounded_and_no_event_is_lost() -> None:
     waiting = sum(firing.count for queue in node.pages._queues.values() for firing in queue.values())
     assert sum(ended["count"] for ended in node.ended) + waiting == 3600
     assert node.fallen_back == []
+
+
+def test_flood_of_firings_is_few_rows() -> None:
+    node = Node()
+    for _ in range(1000):
+        node.page()
+    assert node.written < 20
+    (queue,) = node.pages._queues.values()
+    assert [firing.count for firing in queue.values()] == [999]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.NOT_AUTHORISED, Outcome.MALFORMED])

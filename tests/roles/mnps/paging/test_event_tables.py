@@ -6,6 +6,7 @@ from locum.roles.actions import Count
 from locum.roles.mnps.paging.device_table import size_of
 from locum.roles.mnps.paging.event_tables import NO_ROOM, EventTables
 from locum.roles.mnps.role import StandIn
+from locum.roles.paging.stored_events import MAX_STORED
 from locum.wire.control.paging.direct_page import NO_DIRECTIONS, Directions
 from locum.wire.control.paging.entry import Condition, Entry, Limits, Operator, Pattern
 from locum.wire.control.paging.event_table import EventTable1206, Operation, encode_1206
@@ -187,6 +188,7 @@ def test_number_of_devices_is_bounded() -> None:
     bench.changed(table(6))
     assert bench.changed(other, authorised=(OTHER,)).status is PagingStatus.OK
     assert [device.home_addresses for device in tables(bench).all()] == [(OTHER,)]
+    assert {key for _, key in bench.rows} == {str(OTHER)}, "rows of the device that gave way are gone too"
     bench.restart()
     assert [device.home_addresses for device in tables(bench).all()] == [(OTHER,)]
 
@@ -295,6 +297,32 @@ def test_flood_makes_one_page_and_few_rows() -> None:
     assert sum(stored.count for stored in device.stored.all()) == 10_000
     page = tables(bench).pages.get(HOA)
     assert page is not None and page.events == 10_000
+
+
+def test_flood_of_half_a_combination_is_few_rows() -> None:
+    both = Entry(4, (Pattern("mqtt", "message"), Pattern("fox", "delivered")), (PAGE,), within=60)
+    bench = asleep(both)
+    written = []
+    original = bench._one
+    bench._one = lambda action: (written.append(type(action).__name__), original(action))[1]  # type: ignore[method-assign,func-returns-value]
+    for _ in range(1000):
+        bench.happened("message")
+        bench.advance(0.01)
+    assert 10 <= written.count("Persist") <= 12
+    bench.advance(55)
+    bench.restart()
+    bench.happened(app="fox")
+    assert len(bench.pages) == 1, "the row is a second old at most"
+
+
+def test_stored_events_that_give_way_are_counted() -> None:
+    bench = asleep(entry(1, STORE), entry(2, STORE, kind="other"))
+    for _ in range(MAX_STORED):
+        bench.happened()
+    assert "stored-events-lost" not in bench.counts
+    bench.happened("other")
+    assert bench.counts["stored-events-lost"] == 1
+    assert len([key for _, key in bench.rows if " stored " in key]) == MAX_STORED
 
 
 def test_information_of_the_device_is_compared() -> None:

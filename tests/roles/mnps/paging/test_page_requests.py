@@ -1,5 +1,8 @@
 """Pages that a stand-in asks for: repeated until an outcome, joined, and never lost (P4, P5)."""
 
+from random import Random
+from time import process_time
+
 import pytest
 
 from locum.roles import actions as a
@@ -9,11 +12,13 @@ from locum.roles.mnps.paging.page_requests import (
     AGAIN_MAX,
     ANSWER_TIMEOUT,
     SETTLING,
+    PageRequests,
 )
 from locum.roles.paging.events import Firing
+from locum.wire.control.paging.cause import ApplicationEvent
 from locum.wire.control.paging.entry import ActionKind, EntryAction
 from locum.wire.control.paging.outcome import Outcome, PageAnswer, encode_page_answer
-from locum.wire.control.paging.page_request import Order
+from locum.wire.control.paging.page_request import Order, decode_1172
 from tests.roles.mnps.paging.table_bench import DIRECT, HA, HOA, Bench, entry, table
 
 
@@ -176,3 +181,40 @@ def test_direct_page_comes_first_and_alone() -> None:
     bench._perform(bench.role.event_tables.by_home_agent(HOA, firing, bench.now))
     assert [page.order for page in bench.pages] == [Order.WITH], "it falls back to the other action"
     assert bench.role.event_tables.by_home_agent(HA, firing, bench.now) == [a.Count("page-no-table")]
+
+
+def cost(devices: int) -> float:
+    """Processor seconds for each of so many devices that are reached at the same time; the least of three runs."""
+    taken = []
+    for _ in range(3):
+        pages = PageRequests(lambda _homes: HA, Random(1))
+        event = ApplicationEvent("mqtt", "delivered")
+        answers = []
+        for number in range(devices):
+            for action in pages.page((HOA + number,), 1, event, now=1000.0):
+                if isinstance(action, a.Ask):
+                    said = PageAnswer(decode_1172(action.body).page, Outcome.REACHED)
+                    answers.append(a.Answered(action.request, encode_page_answer(said)))
+        assert len(answers) == devices
+        begun = process_time()
+        for answer in answers:
+            pages.happened(answer, now=1001.0)
+        taken.append((process_time() - begun) / devices)
+        assert len(pages._reached) == devices
+        (late,) = pages.page((HOA,), 1, event, now=1001.5)
+        assert isinstance(late, a.Persist), "a device on its way back is not asked for at once"
+    return min(taken)
+
+
+def test_many_devices_that_are_reached_cost_no_more_each() -> None:
+    assert cost(4000) < 3 * cost(250)
+
+
+def test_devices_that_have_settled_are_forgotten() -> None:
+    bench = fired()
+    bench.outcome = lambda _page: Outcome.REACHED
+    bench.advance(400)
+    pages = bench.role.event_tables.pages
+    assert list(pages._reached) == [HOA]
+    pages._settle(HOA + 1, bench.now + SETTLING)
+    assert list(pages._reached) == [HOA + 1]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr
-from locum.roles.actions import Action, Forget, Persist, Table
+from locum.roles.actions import Action, Count, Forget, Persist, Table
 from locum.roles.paging.events import MAX_BRIEF, NO_PROGRESS, EventTable, Progress
 from locum.roles.paging.sent import latest
 from locum.roles.paging.stored_events import MAX_STORED_BYTES, StoredEvent, StoredEvents
@@ -111,10 +111,18 @@ class DeviceTable:
     def store(self, entry: int, event: ApplicationEvent, at: int) -> list[Action]:
         """Keep an event for the device."""
         written, gone = self.stored.add(entry, event, at)
-        actions: list[Action] = [] if gone is None else [Forget(TABLE, self._stored_key(gone))]
+        actions: list[Action] = [Forget(TABLE, self._stored_key(stored)) for stored in gone]
+        if gone:
+            actions.append(Count("stored-events-lost", sum(stored.count for stored in gone)))
         if written is not None:
             actions.append(Persist(TABLE, self._stored_key(written), written.to_row()))
         return actions
+
+    def forget(self) -> list[Action]:
+        """Remove the rows of an empty table."""
+        policy = () if self.version is None else (f"{self.key} policy",)
+        names = (str(self.key), *policy, *(f"{self.key} entry {number}" for number in sorted(self.rows)))
+        return [Forget(TABLE, name) for name in names]
 
     def given(self) -> list[Action]:
         """The device has the stored events."""

@@ -135,10 +135,12 @@ class DirectPages(WaitingPart):
                 firing.entry, firing.actions, firing.events, held.count + firing.count, firing.late
             )
         queue[firing.entry.identifier] = firing
-        kept = rows_of.persist(home, firing)
+        # Firings that are only counted are written when their number has doubled: a flood costs few writes.
+        doubled = held is None or held.count.bit_length() != firing.count.bit_length()
+        kept = [rows_of.persist(home, firing)] if doubled else []
         if home in self._pages or held is not None:
-            return [kept, Count("direct-page-folded")]
-        return [kept, *self._next(home, now)]
+            return [*kept, Count("direct-page-folded")]
+        return [*kept, *self._next(home, now)]
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Begin the pages of an earlier run again."""

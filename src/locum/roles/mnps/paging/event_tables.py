@@ -33,7 +33,7 @@ from locum.roles.mnps.configuration import StandInConfiguration
 from locum.roles.mnps.handover import Prepared, TakenOver
 from locum.roles.mnps.handovers import Holdings
 from locum.roles.mnps.paging.acting import LATE, Acting, Happened
-from locum.roles.mnps.paging.agent_rules import NO_HOME_AGENT, AgentRules, about_rules
+from locum.roles.mnps.paging.agent_rules import NO_HOME_AGENT, AgentRules
 from locum.roles.mnps.paging.device_table import (
     TABLE,
     DeviceTable,
@@ -44,6 +44,7 @@ from locum.roles.mnps.paging.device_table import (
 from locum.roles.mnps.paging.packets import PACKET, packet_event
 from locum.roles.mnps.paging.page_requests import PageRequests
 from locum.roles.mnps.paging.pushed_entries import PushedEntries
+from locum.roles.mnps.paging.waiting_requests import WaitingRequests
 from locum.roles.mnps.parts import WaitingPart
 from locum.roles.mnps.registration import StandInRegistration
 from locum.roles.paging.events import Firing
@@ -56,7 +57,6 @@ from locum.wire.control.paging.direct_page import NO_DIRECTIONS, Directions
 from locum.wire.control.paging.entry import MINUTES, ActionKind
 from locum.wire.control.paging.event_table import PATH, EventTable1206, Operation, decode_1206
 from locum.wire.control.paging.status import (
-    MAX_ITEMS,
     ItemStatus,
     PagingStatus,
     StatusAnswer,
@@ -65,8 +65,6 @@ from locum.wire.control.paging.status import (
 from locum.wire.errors import WireError
 from locum.wire.takes import Takes
 
-PATIENCE: Final = 6.0
-"""Seconds for the home agent to take rules; the device is answered then in any case."""
 MAX_TABLES: Final = 16_384
 """Devices, those whose table was removed included: of these the oldest are forgotten."""
 MAX_SIZE: Final = 256 << 20
@@ -97,8 +95,8 @@ class EventTables(WaitingPart):
         self._devices: dict[Addr, DeviceTable] = {}
         self._by_home: dict[Addr, Addr] = {}
         self._due: Deadlines[Addr] = Deadlines()
-        self._waiting: dict[Addr, list[tuple[int, StatusAnswer, EventTable1206]]] = {}  # for the home agent
-        self._impatient: Deadlines[Addr] = Deadlines()
+        self._waiting = WaitingRequests()
+        self._forgotten: list[Action] = []  # rows of tables that gave way
         self._falling: dict[bytes, list[Happened]] = {}  # by handover
         self._watched: dict[Addr, tuple[Addr, ...]] = {}
         self._ahead = 0.0
@@ -228,13 +226,13 @@ class EventTables(WaitingPart):
                 firings = device.table.timeout(now=now, minute=self._minute(now))
                 self._schedule(device)
                 actions += self._acting.fired(device, firings, LATE, now)
-        for key in self._impatient.due(now):
+        for key in self._waiting.due(now):
             actions += self._answer_all(key)
         return [*actions, *self.rules.timeout(now=now), *self.pages.timeout(now=now)]
 
     def deadline(self) -> float | None:
         """Steady seconds."""
-        times = (self._due.next(), self._impatient.next(), self.rules.deadline(), self.pages.deadline())
+        times = (self._due.next(), self._waiting.deadline(), self.rules.deadline(), self.pages.deadline())
         return min((at for at in times if at is not None), default=None)
 
     def ended(self, taken: TakenOver) -> list[Action]:
@@ -284,27 +282,27 @@ class EventTables(WaitingPart):
         if device.early(change, now + self._ahead):
             return [Count("1206-future"), _answer(event, PagingStatus.REFUSED, "the sender's clock is ahead")]
         if change.sent <= device.table.sent:
-            return self._again(device, event, change)
+            return self._again(device, event, change, now)
         if (refusal := self._refusal(device, change)) is not None:
             return [Count(f"1206-{refusal.name.lower()}"), _answer(event, refusal, NO_ROOM)]
         return self._change(device, change, event, now)
 
-    def _again(self, device: DeviceTable, event: Asked, change: EventTable1206) -> list[Action]:
+    def _again(self, device: DeviceTable, event: Asked, change: EventTable1206, now: float) -> list[Action]:
         """A message that is older than the last one, or that one once more."""
         answer = device.table.change(change)
         if answer.status is PagingStatus.STALE:
             return [Count("1206-stale"), _answer(event, answer.status, answer.text)]
-        self._waiting.setdefault(device.key, []).append((event.exchange, answer, change))
+        self._waiting.add(device.key, event.exchange, answer, change, now=now)
         return [] if self.rules.status(device.key) is None else self._answer_all(device.key)
 
     def _refusal(self, device: DeviceTable, change: EventTable1206) -> PagingStatus | None:
         """A reason why the change cannot be kept; everything is left as it was then."""
         if change.operation is Operation.REMOVE:
             return None
-        if device.key not in self._devices and len(self._devices) >= self._most and not self._make_room():
+        if self._size - device.size + self._size_after(device, change) > self._most_bytes:
             return PagingStatus.LIMIT
-        full = self._size - device.size + self._size_after(device, change) > self._most_bytes
-        return PagingStatus.LIMIT if full or device.too_long(change) else None
+        full = device.key not in self._devices and len(self._devices) >= self._most
+        return PagingStatus.LIMIT if device.too_long(change) or (full and not self._make_room()) else None
 
     def _size_after(self, device: DeviceTable, change: EventTable1206) -> int:
         size = size_of(change.entries, change)
@@ -314,7 +312,7 @@ class EventTables(WaitingPart):
         """Forget the oldest device whose table was removed; False if there is none."""
         for device in self._devices.values():
             if device.empty and self.pages.get(device.key) is None:
-                self._remove(device)
+                self._forgotten += self._remove(device)
                 return True
         return False
 
@@ -361,12 +359,11 @@ class EventTables(WaitingPart):
         }
         wanted = self.rules.want(device.home_addresses, device.table.rules, now=now)
         if event is not None:
-            self._waiting.setdefault(device.key, []).append((event.exchange, answer, change))
-            self._impatient.set(device.key, now + PATIENCE)
+            self._waiting.add(device.key, event.exchange, answer, change, now=now)
         waits = self.rules.status(device.key) is None
         return [
-            device.persist(answer),
             *effects,
+            device.persist(answer),
             Emit("table-changed", PATH, device.key, None, detail),
             *wanted,
             *([] if waits else self._answer_all(device.key)),
@@ -384,7 +381,8 @@ class EventTables(WaitingPart):
         self._size += device.measure()
         self._schedule(device)
         gone = [] if device.table.entries else self.pages.forget(device.key)
-        return [*device.persist_progress(), *self._watch(device), *gone]
+        forgotten, self._forgotten = self._forgotten, []
+        return [*forgotten, *device.persist_progress(), *self._watch(device), *gone]
 
     def _without_home_agent(self, device: DeviceTable, change: EventTable1206) -> tuple[ItemStatus, ...]:
         """Statuses of entries that page, where nobody could be asked for a page."""
@@ -401,26 +399,19 @@ class EventTables(WaitingPart):
 
     def _answer_all(self, key: Addr) -> list[Action]:
         """Answer everyone who has changed this table, with what the home agent says of the rules."""
-        self._impatient.cancel(key)
-        said = self.rules.status(key)
-        actions: list[Action] = []
-        for exchange, answer, change in self._waiting.pop(key, ()):
-            items = (*answer.items, *about_rules(said, change.rules))[:MAX_ITEMS]
-            lifetime = None if said is None or not change.rules else said.lifetime
-            whole = replace(answer, items=items, lifetime=lifetime)
-            actions.append(Answer(exchange, encode_status_answer(whole)))
-        return actions
+        return self._waiting.answer(key, self.rules.status(key))
 
     def _add(self, device: DeviceTable) -> None:
         self._devices[device.key] = device
         self._by_home |= dict.fromkeys(device.home_addresses, device.key)
         self._size += device.size
 
-    def _remove(self, device: DeviceTable) -> None:
+    def _remove(self, device: DeviceTable) -> list[Action]:
         del self._devices[device.key]
         for home in device.home_addresses:
             del self._by_home[home]
         self._size -= device.size
+        return device.forget()
 
     def _watch(self, device: DeviceTable) -> list[Action]:
         """Have packets reported if the table asks for them."""

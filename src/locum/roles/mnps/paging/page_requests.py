@@ -224,8 +224,7 @@ class PageRequests:
         word = outcome.name.lower().replace("_", "-")
         page.last, page.unanswered = word, 0
         if outcome is Outcome.REACHED:
-            self._reached = {device: at for device, at in self._reached.items() if now < at + SETTLING}
-            self._reached[page.key] = now
+            self._settle(page.key, now)
             return self._over(page, word, text, now)
         later = self._later(page, now)
         detail = self._detail(page) | {"outcome": word, "reason": text, "again": round(self._wait(page), 1)}
@@ -235,6 +234,13 @@ class PageRequests:
             page.persist(),
             Emit("page-outcome", PATH, page.key, None, detail),
         ]
+
+    def _settle(self, device: Addr, now: float) -> None:
+        """Note that the device is on its way back; the oldest come first, and are forgotten when they have settled."""
+        self._reached.pop(device, None)
+        self._reached[device] = now
+        while self._reached[oldest := next(iter(self._reached))] + SETTLING <= now:
+            del self._reached[oldest]
 
     def _later(self, page: WaitingPage, now: float) -> list[Action]:
         page.failed += 1

@@ -73,9 +73,9 @@ class PushedEntries:
         effects = self._tables.changed(device)
         detail: dict[str, JSON] = {"entries": len(device.table.pushed), "version": device.version}
         return [
+            *effects,
             device.persist(device.table.answer),
             device.persist_pushed(),
-            *effects,
             Emit("entries-pushed", None, device.key, None, detail),
             AnswerPush(event.push, PushOutcome.DONE),
         ]
