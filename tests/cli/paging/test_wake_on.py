@@ -111,4 +111,6 @@ def test_wake_says_what_has_woken_the_device(node: Node) -> None:
 
 @pytest.mark.parametrize("until", ["", "list", "telnet", "mail --from", "mail 'x"])
 def test_wrong_wish_of_a_sleep_is_wrong_usage(node: Node, until: str) -> None:
-    assert node.run("sleep", "--until", until)[0] == 2 and node.requests == []
+    code, output = node.run("sleep", "--until", until)
+    assert code == 2 and node.requests == []
+    assert "Error: --until: " in output and "--until --help" not in output

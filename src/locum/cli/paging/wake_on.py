@@ -144,7 +144,10 @@ def until(text: str) -> dict[str, Any]:
     if not words or words[0] in ("list", "remove"):
         raise click.UsageError("--until: a form of `locum wake-on` is expected, such as ssh")
     words = words[1:] if words[0] == "add" else words
-    given = add.make_context("--until", words).params
+    try:
+        given = add.make_context("--until", words).params
+    except click.UsageError as problem:  # its context is no command that a user could ask for help
+        raise click.UsageError(f"--until: {problem.format_message()}") from None
     return _keys(given.pop("form"), given.pop("value"), given)
 
 
