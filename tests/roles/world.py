@@ -300,9 +300,11 @@ class World:
         own_way: OwnWayConfiguration = ALWAYS_LISTENS,
         located: Collection[str] = (),
         forwarding: PageForwarding = PageForwarding.REGISTRATION,
+        direct_forwarding: PageForwarding = PageForwarding.REGISTRATION,
     ) -> None:
         """`located`: which of "ha", "an" and "mn" report to a location server, on the home agent's host; "asked": the
-        home agent asks it. `forwarding`: when packets that page the device begin to go to its access node.
+        home agent asks it. `forwarding`: when packets that page the device begin to go to its access node;
+        `direct_forwarding`: those after a direct page.
 
         `registers`: the stand-in registers itself (R4), and there is no default care-of address. `routing` is the
         device's own; a changed one applies from its next start on.
@@ -341,6 +343,7 @@ class World:
         self.drop_634: Callable[[bytes], bool] = lambda body: False
         self.drop_632: Callable[[bytes], bool] = lambda body: False
         self.authorised: tuple[Addr, ...] = (HOA, HOA6)
+        self.trusted = True  # the stand-in may trigger
         self.after_freeze: Callable[[], None] = lambda: None
         self.left: tuple[LeftSession, ...] = ()  # found, and unfit to be handed over
         self.unfreezable: set[int] = set()
@@ -403,6 +406,7 @@ class World:
             registration=registration,
             home_agent=HA,
             location_server=HA if located else None,
+            page_forwarding=direct_forwarding,
             sealing=dict.fromkeys((HOA, HOA6), sealing_keys(b"d" * 16, b"", b"\x36", b"\x04")),
         )
         agents: dict[Addr, Association] = {AN1: mn_fa, AN2: mn_fa} if agents_keyed else {}
@@ -792,7 +796,8 @@ class World:
                 peer = peers.get(host.name, AN1)
                 told = host in (self.mn, self.mnps) or action.path in ("618", "1170", "1210")
                 authorised = self.authorised if told else ()
-                self.tell(target, a.Asked(number, action.path, action.body, peer, authorised))
+                trusted = host is self.mnps and self.trusted
+                self.tell(target, a.Asked(number, action.path, action.body, peer, authorised, trusted))
             elif attempt < 3:
                 self.at(2.0 * 2**attempt, lambda: deliver(attempt + 1))
 

@@ -462,3 +462,12 @@ def test_a_co_located_address_may_be_given(write: Any) -> None:
     mobile = load(write(text)).mobile_node
     assert mobile is not None and mobile.configuration.colocated
     assert mobile.configuration.care_of_address == ip_address("10.0.5.5")
+
+
+def test_stand_in_changes_the_forwarding_after_a_direct_page_alone(write: Any) -> None:
+    for text, wanted in (("", "registration"), ('page_forwarding = "after"\n', "after")):
+        settings = load(write(ALL + text)).mnps
+        assert settings is not None and settings.configuration.page_forwarding.value == wanted
+    for word in ("with", "before", "soon"):
+        with pytest.raises(ConfigError, match=r"mnps.*page_forwarding"):
+            load(write(ALL + f'page_forwarding = "{word}"\n'))

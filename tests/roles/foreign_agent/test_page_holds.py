@@ -26,6 +26,7 @@ from locum.roles.foreign_agent.visitor import Visitor
 from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.mobile_ipv4.page_calls import write_call_answer
 from locum.security.association import Association
+from locum.wire.control.paging.direct_message import DirectKind, DirectMessage
 from locum.wire.control.paging.redirect import (
     Destination,
     Redirect1210,
@@ -136,6 +137,31 @@ def test_answer_that_came_first_needs_no_hold() -> None:
     node = Node().visit_ended()
     node.hear()
     assert node.ask() is PagingStatus.OK and node.verdict() == "delivered"
+
+
+def test_answer_to_a_direct_page_counts_for_that_page_alone() -> None:
+    """The stand-in alone can read whether the device wakes: it says so with the page of its change."""
+    answer = DirectMessage(DirectKind.ANSWER, PAGE, HOA, 7, b"sealed").encode()
+    call = DirectMessage(DirectKind.CALL, PAGE, HOA, 7, b"sealed").encode()
+    for page, message, verdict in (
+        (PAGE, answer, "delivered"),
+        (PAGE, call, "held"),
+        (PAGE, answer[:10], "held"),
+        (b"page-two", answer, "held"),
+        (None, answer, "held"),
+    ):
+        for first in (True, False):
+            node = Node().visit_ended()
+            if first:
+                node.perform(node.holds.heard(message, Source(HOA, 434, "radio0", MAC)))
+            assert node.ask(page=page) is PagingStatus.OK
+            if not first:
+                node.perform(node.holds.heard(message, Source(HOA, 434, "radio0", MAC)))
+            assert node.verdict() == verdict
+    node = Node().visit_ended()
+    node.ask()
+    node.perform(node.holds.heard(answer, Source(HOA, 434, "radio0", OTHER)))
+    assert node.verdict() == "held", "another host has answered"
 
 
 def test_earlier_answer_is_none_to_a_change_without_a_page() -> None:

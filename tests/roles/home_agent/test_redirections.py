@@ -9,7 +9,8 @@ from locum.roles.action_values.addresses import Source
 from locum.roles.action_values.flows import RuleVerdict
 from locum.roles.action_values.paging import PageForwarding
 from locum.roles.home_agent.configuration import HomeAgentConfiguration
-from locum.roles.home_agent.paging.redirections import HOLD_SECONDS, LOCATED
+from locum.roles.home_agent.device_location import LOCATED
+from locum.roles.home_agent.paging.redirections import HOLD_SECONDS
 from locum.roles.rules import KeptRule
 from locum.wire.control.paging.outcome import Outcome
 from locum.wire.control.paging.redirect import (

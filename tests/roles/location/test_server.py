@@ -357,3 +357,53 @@ def test_malformed_messages_are_answered_and_counted(clock: Clock) -> None:
         body = clock.perform(clock.server.happened(asked, now=clock.now))
         assert body is not None and body[:3] == bytes((body[0], 0, PagingStatus.MALFORMED))
     assert clock.counts == ["location-truncated", "location-query-truncated"]
+
+
+def asleep_at(access_node: Addr, sent: float) -> LocationTold:
+    """A 1208 shows a sleeper where it registered then."""
+    homes, lasts = (HOME, SIX), 86_400
+    place = Location1212(homes, lasts, round(sent * 1000), access_node=access_node, care_of=access_node)
+    return LocationTold(replace(place, state=ASLEEP))
+
+
+def test_rules_of_an_agent_show_where_a_device_sleeps(clock: Clock) -> None:
+    clock.perform(clock.server.happened(asleep_at(AN1, START - 3600), now=clock.now))
+    found = clock.where(SIX)
+    assert found is not None and (found.access_node, found.state) == (AN1, ASLEEP)
+    assert found.sent == round((START - 3600) * 1000), "the place was seen then"
+
+
+def test_rules_of_an_agent_keep_the_entry_of_a_sleeper(clock: Clock) -> None:
+    told = Location1212((HOME, SIX), 600, round(START * 1000), access_node=AN1, care_of=AN1, state=ASLEEP)
+    clock.update(told, HOME, (HOME, SIX))
+    for _ in range(3):
+        clock.now += 500
+        clock.perform(clock.server.happened(asleep_at(AN1, START - 1), now=clock.now))
+    found = clock.where()
+    assert found is not None and (found.sent, found.lifetime) == (round(START * 1000), 86_400)
+    assert [entry.origin for entry in clock.server.entries()] == [Origin.DEVICE]
+    kinds = len(clock.kinds)
+    short = replace(asleep_at(AN1, START - 1).location, lifetime=60)
+    clock.perform(clock.server.happened(LocationTold(short), now=clock.now))
+    assert len(clock.kinds) == kinds, "it lasts longer already"
+
+
+@pytest.mark.parametrize("state", DeviceState)
+def test_older_place_of_a_sleeper_moves_no_entry(clock: Clock, state: DeviceState) -> None:
+    clock.update(clock.at(AN2, state=state, lifetime=300), AN2)
+    before = clock.where()
+    clock.now += 10
+    for place in (AN1, AN2) if state is DeviceState.AWAKE else (AN1,):
+        clock.perform(clock.server.happened(asleep_at(place, START - 1), now=clock.now))
+        assert clock.counts[-1] == "location-stale"
+    found = clock.where()
+    assert before is not None and found is not None
+    assert replace(found, lifetime=0) == replace(before, lifetime=0) and found.lifetime == 290
+
+
+def test_newer_registration_of_a_sleeper_counts(clock: Clock) -> None:
+    clock.update(clock.at(AN2), AN2)
+    clock.now += 10
+    clock.perform(clock.server.happened(asleep_at(AN1, START + 5), now=clock.now))
+    found = clock.where()
+    assert found is not None and (found.access_node, found.state) == (AN1, ASLEEP)

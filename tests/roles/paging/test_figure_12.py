@@ -5,6 +5,7 @@ orders; a doubled one comes again, at once or after all others. 1208 follows 120
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import permutations
 from random import Random
 
@@ -12,6 +13,7 @@ import pytest
 
 from locum.roles import actions as a
 from locum.roles.action_values.addresses import Addr
+from locum.roles.action_values.locations import LocationTold
 from locum.roles.action_values.paging import DropPaged
 from locum.roles.home_agent.configuration import HomeAgentConfiguration
 from locum.roles.location.configuration import LocationConfiguration
@@ -22,8 +24,14 @@ from locum.wire.control.paging.entry import ActionKind, Entry, EntryAction, Patt
 from locum.wire.control.paging.event_table import EventTable1206, Operation, encode_1206
 from locum.wire.control.paging.location import Location1212, encode_1212
 from locum.wire.control.paging.page_rules import DeviceState, PageRules1204, encode_1204
+from locum.wire.control.paging.redirect import Redirect1210, ToDevice, encode_1210
 from locum.wire.control.paging.rules import AgentRule, PageAction, PageRule
-from locum.wire.control.paging.status import PagingStatus, decode_status_answer
+from locum.wire.control.paging.status import (
+    PagingStatus,
+    StatusAnswer,
+    decode_status_answer,
+    encode_status_answer,
+)
 from locum.wire.traffic_selector import Ipv4Selector
 from tests.roles.homeworld import AN1, AN2, HA, HOA, HOA6, MOBILE, ONE, Home
 from tests.roles.mnps.paging.table_bench import CONFIGURATION
@@ -37,7 +45,7 @@ SSH = Ipv4Selector(protocol=(6, 6), destination_port=(22, 22))
 MAIL = Ipv4Selector(protocol=(6, 6), source_port=(993, 993))
 ENTRY = Entry(1, (Pattern("mail", "*"),), (EntryAction(ActionKind.PAGE),))
 _MOVING = ("expires_at", "sent", "digest", "answer")
-MESSAGES = ("1202", "1204", "1206", "1208", "1212")
+MESSAGES = ("1202", "1204", "1206", "1208", "1210", "1212")
 
 
 class Agent(Home):
@@ -45,7 +53,7 @@ class Agent(Home):
 
     def __init__(self) -> None:
         self.asked: list[a.Ask] = []
-        super().__init__(MOBILE, HomeAgentConfiguration(HA))
+        super().__init__(MOBILE, HomeAgentConfiguration(HA, located=True))
 
     def _perform(self, action: a.Action) -> None:
         match action:
@@ -73,13 +81,20 @@ class Network:
         self.late: list[a.Ask] = []  # those that have come, and may come again
         self.statuses: dict[str, set[PagingStatus]] = {}
         self.exchange = 0
+        self._tell()
         at = round(self.home.now * 1000)
         rule = PageRule(1, 10, (SSH,), PageAction.PAGE)
         left = PageRules1204(HOMES, (rule,), PageAction.AGENT, 3600, DeviceState.ASLEEP, at + 1)
         agent_rule = AgentRule(7, 20, (MAIL,))
         table = EventTable1206(HOMES, Operation.REPLACE, at + 2, (ENTRY,), rules=(agent_rule,))
+        redirect = Redirect1210(HOMES, ToDevice(AN2, AN2), at + 3, b"page-one")
         place = Location1212(HOMES, 300, at + 3, access_node=AN2, care_of=AN2)
-        self.bodies = {"1204": encode_1204(left), "1206": encode_1206(table), "1212": encode_1212(place)}
+        self.bodies = {
+            "1204": encode_1204(left),
+            "1206": encode_1206(table),
+            "1210": encode_1210(redirect),
+            "1212": encode_1212(place),
+        }
         self.home.now += 0.01
         self.request = self.home.device.request(AN2, 300)  # the device sends it last
         self.receive: dict[str, Callable[[], None]] = {
@@ -87,6 +102,7 @@ class Network:
             "1204": self._page_rules,
             "1206": lambda: self._stand_in(self._asked("1206", self.bodies["1206"], HOA)),
             "1208": self._agent_rules,
+            "1210": self._redirect,
             "1212": lambda: self._at_location(self._asked("1212", self.bodies["1212"], AN2)),
         }
 
@@ -96,13 +112,23 @@ class Network:
 
     def _registration(self) -> None:
         assert self.home.give(self.request) in (0, 133), "accepted, or a repetition"
+        self._tell()
+
+    def _tell(self) -> None:
+        """Let the location server hear what the home agent's messages have shown."""
+        told, self.home.located = self.home.located, []
+        for action in told:
+            self._at_location(LocationTold(action.location))
 
     def _page_rules(self) -> None:
         self._home("1204", self.bodies["1204"], HOA)
 
     def _home(self, path: str, body: bytes, peer: Addr) -> bytes:
         before = len(self.home.answers)
-        self.home.perform(self.home.role.happened(self._asked(path, body, peer), now=self.home.now))
+        asked = replace(self._asked(path, body, peer), may_trigger=peer == ONE)
+        self.home.perform(self.home.role.happened(asked, now=self.home.now))
+        self._hold()
+        self._tell()
         [answer] = self.home.answers[before:]
         self._note(path, answer.body)
         return answer.body
@@ -127,6 +153,17 @@ class Network:
         body = self._home("1208", asked.body, ONE)
         self._stand_in(a.Answered(asked.request, body))
 
+    def _redirect(self) -> None:
+        self._home("1210", self.bodies["1210"], ONE)
+
+    def _hold(self) -> None:
+        """The access node consents to hold packets, and to let go of them."""
+        asked, self.home.asked = self.home.asked, []
+        for ask in asked:
+            assert (ask.peer, ask.path) == (AN2, "1210")
+            answer = a.Answered(ask.request, encode_status_answer(StatusAnswer(PagingStatus.OK)))
+            self.home.perform(self.home.role.happened(answer, now=self.home.now))
+
     def _at_location(self, event: a.Event) -> None:
         for action in self.location.happened(event, now=self.home.now):
             if isinstance(action, a.Answer):
@@ -149,7 +186,8 @@ class Network:
             "rules": left,
             "tables": tables,
             "location": (place.access_node, place.care_of, place.state),
-            "answers": self.statuses,
+            "redirection": self.home.role.paging.redirections.of(HOA),
+            "answers": {path: said for path, said in self.statuses.items() if path != "1212"},
         }
 
 
@@ -164,12 +202,12 @@ def permitted() -> Iterator[tuple[str, ...]]:
 
 
 def arrivals() -> Iterator[tuple[str, ...]]:
-    """Every permitted order; then each with every message doubled, at once and after all others."""
+    """Every permitted order; then each with all messages doubled at once, and with every single one again after all others."""
     for order in permitted():
         yield order
-        for place, name in enumerate(order):
+        yield tuple(name for name in order for _ in range(2))
+        for name in order:
             yield (*order, name)
-            yield (*order[: place + 1], name, *order[place + 1 :])
 
 
 def final(order: Sequence[str]) -> dict[str, object]:
@@ -185,9 +223,11 @@ def final(order: Sequence[str]) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def wanted() -> dict[str, object]:
     """The state after the order of the figure: preparation, then what follows a page."""
-    state = final(("1204", "1206", "1208", "1212", "1202"))
+    state = final(("1204", "1206", "1208", "1210", "1212", "1202"))
     assert state["care-of"] == {str(AN2)} and state["location"] == (AN2, AN2, DeviceState.AWAKE)
-    assert set(state["answers"].values().__iter__().__next__()) == {PagingStatus.OK}  # type: ignore[attr-defined]
+    answers = state["answers"]
+    assert isinstance(answers, dict) and answers.keys() == {"1204", "1206", "1208", "1210"}
+    assert all(said == {PagingStatus.OK} for said in answers.values()) and state["redirection"] is None
     assert len(state["rules"]) == 2 and len(state["tables"]) == 1  # type: ignore[arg-type]
     return state
 

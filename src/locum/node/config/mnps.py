@@ -8,6 +8,7 @@ from locum.node.config.parts import association, links
 from locum.node.config.policing import emission_filters
 from locum.node.config.settings import AppLimits, MnpsSettings, NodeSettings
 from locum.node.config.toml_table import Table
+from locum.roles.action_values.paging import PageForwarding
 from locum.roles.mnps.configuration import (
     MAX_BID,
     MAX_HANDOVERS,
@@ -21,6 +22,7 @@ from locum.roles.paging.limits import PageLimits
 from locum.sessions.datagrams.spool import DatagramBounds
 from locum.wire.control import MAX_SESSIONS
 
+_FORWARDINGS = (PageForwarding.AFTER.value, PageForwarding.REGISTRATION.value)
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 _LONGEST_HELD = 30 * 86400  # seconds; the kernel's count of quiet milliseconds has 32 bits
 _MOST_HANDOVERS = 65_536  # each proxy with a network has a number of 16 bits
@@ -65,6 +67,9 @@ def mnps(table: Table, node: NodeSettings) -> MnpsSettings:
             wake_seconds=table.seconds("page_wake_seconds", 45.0, least=1.0, most=600.0),
             per_hour=table.integer("pages_per_hour", 60, least=1, most=3600),
             burst=table.integer("page_burst", 6, least=1, most=1000),
+        ),
+        page_forwarding=PageForwarding(
+            table.choice("page_forwarding", _FORWARDINGS, PageForwarding.REGISTRATION.value)
         ),
     )
     settings = MnpsSettings(

@@ -1,4 +1,4 @@
-"""Action and event by which a registration here reaches the location server of the same host (P6)."""
+"""Action and event by which a message at the home agent reaches the location server of the same host (P6)."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,11 @@ from locum.wire.control.paging.location import Location1212
 
 @dataclass(frozen=True, slots=True)
 class TellLocation:
-    """Tell the location server of this host, if it has that role, where a registration shows a device."""
+    """Tell the location server of this host, if it has that role, where a message shows a device.
+
+    `location.sent` is the time of the observation; 0: now. An earlier one does not count against a later one, but it keeps
+    the entry of a device that sleeps there.
+    """
 
     location: Location1212
 

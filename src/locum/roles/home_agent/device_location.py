@@ -1,12 +1,20 @@
-"""The device's access node in the home agent's answer to a stand-in (C4), and its location as registrations show it (P6)."""
+"""The device's access node in the home agent's answer to a stand-in (C4), and its location as messages show it (P6)."""
 
 from ipaddress import IPv4Address
+from typing import Final
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.locations import TellLocation
 from locum.roles.action_values.registration import ContextTransferRequest
 from locum.roles.home_agent.binding import Binding, CareOf, Mobile
+from locum.roles.home_agent.registry import Home
+from locum.security.association import Replay
+from locum.security.replay import wall_of
 from locum.wire.control.paging.location import Location1212
+from locum.wire.control.paging.page_rules import DeviceState
+
+LOCATED: Final = 7 * 86_400  # seconds for which the place of a sleeper is asked to be kept
+UNDATED: Final = 1  # milliseconds since 1970: older than every report
 
 
 def device_location(asked: ContextTransferRequest | None, device: Binding, now: float) -> IPv4Address | None:
@@ -34,6 +42,28 @@ def location_told(mobile: Mobile, before: Binding, after: Binding) -> list[TellL
         return [TellLocation(_location(mobile, left[-1], 0))] if left else []
     last = after.care_of[-1]
     return [] if last.brief else [TellLocation(_location(mobile, last, last.lifetime))]
+
+
+def sleeper_told(home: Home, now: float, ahead: float) -> list[TellLocation]:
+    """The location that rules of its stand-in (1208) show of a device that sleeps: the access node of its last registration.
+
+    The place was observed when it registered, the newest registration counts. Identifications that are nonces tell no time.
+    `ahead`: seconds that the wall clock is ahead of `now`.
+    """
+    access_node, last = home.binding.access_node, home.binding.identification
+    if access_node is None or not home.asleep(now):
+        return []
+    observed = UNDATED
+    if last is not None and home.association.replay is Replay.TIMESTAMP:
+        observed = max(UNDATED, round(wall_of(last, near=now + ahead) * 1000))
+    mobile = home.mobile
+    homes: tuple[Addr, ...] = (mobile.home_address,)
+    if mobile.home_address_v6 is not None:
+        homes = (*homes, mobile.home_address_v6)
+    place = Location1212(
+        homes, LOCATED, observed, access_node=access_node, care_of=access_node, state=DeviceState.ASLEEP
+    )
+    return [TellLocation(place)]
 
 
 def _location(mobile: Mobile, care_of: CareOf, lifetime: int) -> Location1212:

@@ -101,7 +101,13 @@ class HomeAgent:
             self._profiles = ServedByProfile(profiles, self._homes, self._replies, self, self._decide)
         profile_of = (lambda _home_address: None) if profiles is None else profiles.of
         self.paging = HomePaging(self._homes, configuration, randomness, self._bindings.redirect, profile_of)
-        self._left = LeftRules(self._homes, self._bindings, self.paging, configuration.left_lifetime)
+        self._left = LeftRules(
+            self._homes,
+            self._bindings,
+            self.paging,
+            configuration.left_lifetime,
+            located=configuration.located,
+        )
         self._parts = Parts(
             *(() if self._profiles is None else (self._profiles,)),
             self.paging,

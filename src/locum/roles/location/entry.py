@@ -19,7 +19,7 @@ class Origin(Enum):
 
     DEVICE = "device"
     ACCESS_NODE = "access-node"
-    REGISTRATION = "registration"  # drawn from a registration at the home agent of this host (1202)
+    REGISTRATION = "registration"  # drawn from a message at the home agent of this host (1202, 1208, 1210)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class LocationEntry:
 
     location: Location1212
     origin: Origin
-    reporter: Addr | None  # None: a registration
+    reporter: Addr | None  # None: the home agent of this host
     expires_at: float  # steady seconds
 
     @property

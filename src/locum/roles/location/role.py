@@ -84,8 +84,7 @@ class LocationServer:
                 return self._queried(event, now)
             case LocationTold(location):
                 try:
-                    stamped = replace(location, sent=round((now + self._ahead) * 1000))
-                    return self._update(stamped, Origin.REGISTRATION, None, now)
+                    return self._told(location, now)
                 except Refused as refused:
                     return [Count(refused.counter)]
             case WallClockStepped(ahead):
@@ -143,6 +142,25 @@ class LocationServer:
             "location-not-authorised",
             f"{asked.peer} does not speak for these home addresses here",
         )
+
+    def _told(self, location: Location1212, now: float) -> list[Action]:
+        """A message at the home agent of this host. Raises Refused, and then nothing has changed."""
+        if not location.sent:
+            stamped = replace(location, sent=round((now + self._ahead) * 1000))
+            return self._update(stamped, Origin.REGISTRATION, None, now)
+        for entry in self._directory.of(location.home_addresses):
+            known = entry.location
+            if known.sent >= location.sent and entry.asleep and known.care_of == location.care_of:
+                return self._keep(entry, location.lifetime, now)
+        return self._update(location, Origin.REGISTRATION, None, now)
+
+    def _keep(self, entry: LocationEntry, lifetime: int, now: float) -> list[Action]:
+        """The device goes on sleeping there: the entry lasts longer, and nothing else of it changes."""
+        lifetime = min(lifetime, self.configuration.max_lifetime)
+        if now + lifetime <= entry.expires_at:
+            return []
+        location = replace(entry.location, lifetime=lifetime)
+        return self._moved(location, entry.origin, entry.reporter, [entry], now)
 
     def _update(
         self, location: Location1212, origin: Origin, reporter: Addr | None, now: float

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import Filter, Translation
+from locum.roles.action_values.paging import PageForwarding
 from locum.roles.forwarding import Forwarding, forwarding
 from locum.roles.paging.limits import PageLimits
 from locum.security.association import Association
@@ -77,6 +78,8 @@ class StandInConfiguration:
     services: tuple[tuple[int, int], ...] = ()
     location_server: Addr | None = None  # is asked where a device is (1135)
     pages: PageLimits = field(default_factory=PageLimits)  # direct ones (1172A)
+    # Of packets that page a device which has answered a direct page (1210): at once, or after its registration
+    page_forwarding: PageForwarding = PageForwarding.REGISTRATION
     # Keys of direct pages, by home address: of the association with each device (1172A)
     sealing: Mapping[Addr, SealingKeys] = field(default_factory=dict)
 

@@ -131,6 +131,7 @@ class StandIn:
         )
         self.direct_pages.directed = self.event_tables.directed
         self.direct_pages.fall_back = self.event_tables.by_home_agent
+        self.direct_pages.home_agent = self.event_tables.home_agent
         self._replies.events = self.event_tables.application
         self._parts = WaitingParts(
             self.direct_pages,  # first: they listen to events that concern others as well

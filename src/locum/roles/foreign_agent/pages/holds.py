@@ -20,6 +20,7 @@ from locum.roles.foreign_agent.visitor_list import VisitorList
 from locum.roles.mobile_ipv4.page_calls import read_call_answer
 from locum.roles.parts import Part
 from locum.roles.timers import Deadlines
+from locum.wire.control.paging.direct_message import DirectKind, DirectMessage, is_direct
 from locum.wire.control.paging.redirect import PATH, Redirect1210, ToDevice, ToPaging, decode_1210
 from locum.wire.control.paging.status import PagingStatus, StatusAnswer, encode_status_answer
 from locum.wire.errors import WireError
@@ -49,6 +50,7 @@ class _Heard:
     page: bytes
     link: str
     link_layer: bytes | None
+    direct: bool = False  # it may sleep on: only a hold of this very page is for one that wakes
 
 
 class PageHolds(Part):
@@ -174,13 +176,19 @@ class PageHolds(Part):
     def heard(self, message: bytes, source: Source) -> list[Action]:
         """A device's answer to a call: it listens, unless it refuses, or is not where it was."""
         try:
+            if is_direct(message):
+                told = DirectMessage.decode(message)
+                heard = _Heard(told.page, source.link, source.link_layer, direct=True)
+                return self._heard_from(told.home_address, heard) if told.kind is DirectKind.ANSWER else []
             answer = read_call_answer(message)
         except WireError:
             return []  # counted by the page
-        if answer.decision is CallDecision.REFUSED or source.link is None:
+        if answer.decision is CallDecision.REFUSED:
             return []
-        home_address = answer.home_address
-        _remember(self._heard, home_address, _Heard(answer.page, source.link, source.link_layer))
+        return self._heard_from(answer.home_address, _Heard(answer.page, source.link, source.link_layer))
+
+    def _heard_from(self, home_address: IPv4Address, heard: _Heard) -> list[Action]:
+        _remember(self._heard, home_address, heard)
         return self.look(home_address)
 
     def look(self, home_address: IPv4Address) -> list[Action]:
@@ -201,6 +209,8 @@ class PageHolds(Part):
         if self.waits(held.mobile.home_address):
             return False
         if heard is None or visitor is None or held.page not in (None, heard.page):
+            return False
+        if heard.direct and held.page is None:
             return False
         return (heard.link, heard.link_layer) == (visitor.link, visitor.link_layer)
 

@@ -24,6 +24,7 @@ from locum.roles.actions import (
     NoAnswer,
     WallClockStepped,
 )
+from locum.roles.home_agent.device_location import LOCATED
 from locum.roles.home_agent.forwarding_choice import Redirect
 from locum.roles.home_agent.registry import Home
 from locum.roles.parts import Part
@@ -54,7 +55,6 @@ FIRST_REQUEST: Final = 1 << 36  # above the numbers of pages
 LAST_REQUEST: Final = (1 << 37) - 1
 ASK_SECONDS: Final = 3.0  # for the access node's answer
 HOLD_SECONDS: Final = 60.0  # of a change that a stand-in wants; its packets are held no longer
-LOCATED: Final = 7 * 86_400  # seconds for which a place found so is asked to be kept
 MOST_SENDERS: Final = 65_536  # whose last message is remembered; beyond, the oldest is forgotten
 
 Then = Callable[[StatusAnswer, float], list[Action]]

@@ -13,6 +13,7 @@ from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.flows import RuleVerdict, Selector
 from locum.roles.actions import Action, Answer, Asked, Count, Event, Forget, Persist, WallClockStepped
 from locum.roles.home_agent.binding import Mobile
+from locum.roles.home_agent.device_location import sleeper_told
 from locum.roles.home_agent.forwarding_choice import agent_targets, most_rules, places
 from locum.roles.home_agent.registry import Home
 from locum.roles.paging.left_rules import (
@@ -83,9 +84,17 @@ class LeftRules(Part):
     """The rules that were left for the devices in `homes`; `most_lifetime` in seconds."""
 
     def __init__(
-        self, homes: Mapping[IPv4Address, Home], kept: Kept, pages: Pages, most_lifetime: int
+        self,
+        homes: Mapping[IPv4Address, Home],
+        kept: Kept,
+        pages: Pages,
+        most_lifetime: int,
+        *,
+        located: bool = False,
     ) -> None:
+        """With `located` a location server of this host is told where sleepers are."""
         self._homes, self._kept, self._pages, self._most_lifetime = homes, kept, pages, most_lifetime
+        self._located = located
         self._ahead = 0.0  # seconds that the wall clock is ahead of steady seconds
         self._due: Deadlines[tuple[IPv4Address, str]] = Deadlines()
 
@@ -182,6 +191,8 @@ class LeftRules(Part):
         if was_asleep and not home.asleep(now):
             actions += self._pages.registered(home, now=now)
         self._wake_up(home, new)
+        if self._located and isinstance(message, AgentRules1208) and new.lifetime:
+            actions += sleeper_told(home, now, self._ahead)
         return [*actions, _answer(asked, StatusAnswer(PagingStatus.OK, lifetime=new.lifetime))]
 
     def _authorised(self, asked: Asked, home_addresses: Collection[Addr]) -> Home:

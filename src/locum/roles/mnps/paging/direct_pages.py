@@ -13,6 +13,7 @@ from typing import Final
 
 from locum.roles.action_values.addresses import JSON, Addr, Randomness
 from locum.roles.action_values.apps import AppTold
+from locum.roles.action_values.paging import PageForwarding
 from locum.roles.actions import (
     Action,
     Answered,
@@ -31,6 +32,7 @@ from locum.roles.mnps.configuration import MOST_SECONDS, StandInConfiguration
 from locum.roles.mnps.handover import Prepared
 from locum.roles.mnps.handovers import Holdings
 from locum.roles.mnps.paging import direct_page_rows as rows_of
+from locum.roles.mnps.paging.page_redirects import PageRedirects
 from locum.roles.mnps.parts import WaitingPart
 from locum.roles.paging.direct_calls import Unsealable, fitted, read_answer, write_call
 from locum.roles.paging.events import Firing
@@ -51,12 +53,13 @@ from locum.wire.control.paging.direct_page import (
 )
 from locum.wire.control.paging.location import Location1212
 from locum.wire.control.paging.outcome import PAGE_BYTES, AnsweredBy, Outcome, PageAnswer
+from locum.wire.control.paging.redirect import ToDevice
 from locum.wire.control.paging.way import Way
 from locum.wire.errors import WireError
 from locum.wire.takes import Takes
 
 FIRST_REQUEST: Final = 3 << 57
-LAST_REQUEST: Final = (1 << 59) - 1
+LAST_REQUEST: Final = (7 << 56) - 1
 """Numbers of these requests. The part comes before others that take every number above one of theirs."""
 FIRST_TRY: Final = 4.0  # seconds that the access node tries before it answers; doubled with each attempt
 MARGIN: Final = 3.0  # seconds more for its answer
@@ -86,6 +89,7 @@ class DirectPage:
     give_up: float
     attempt: int = 0
     to: Addr | None = None
+    care_of: Addr | None = None  # there
     looking: bool = False  # for its access node
     request: int | None = None  # that waits for an answer
     waking: bool = False  # the device has said so
@@ -106,7 +110,9 @@ class DirectPages(WaitingPart):
         self._keys, self._limits = configuration.sealing, configuration.pages
         self._holdings, self._device_at, self._randomness = holdings, device_at, randomness
         self._queries = LocationQueries(configuration.location_server, self._located)
-        self._parts = Parts(self._queries)
+        self._forwards = configuration.page_forwarding is PageForwarding.AFTER
+        self._redirects = PageRedirects(lambda homes: self.home_agent(homes))
+        self._parts = Parts(self._queries, self._redirects)
         self._pages: dict[Addr, DirectPage] = {}
         self._queues: dict[Addr, dict[int, Firing]] = {}  # by device and entry
         self._asked: dict[int, Addr] = {}
@@ -122,6 +128,8 @@ class DirectPages(WaitingPart):
         self.fall_back: Callable[[Addr, Firing, float], list[Action]] = lambda _home, _firing, _now: []
         """Pages by the home agent (1172)."""
         self.asleep: Callable[[Addr], bool] = self._stands_in
+        self.home_agent: Callable[[Sequence[Addr]], Addr | None] = lambda _homes: configuration.home_agent
+        """The home agent of a device; None: it is not known."""
 
     # In ----------------------------------------------------------------------------------------------------------
 
@@ -262,6 +270,8 @@ class DirectPages(WaitingPart):
             access_node, way = self._device_at((home,)), None
         if access_node is None:
             return self._fail(page, Outcome.UNKNOWN, now, "no access node of it is known")
+        known = location is not None and location.access_node == access_node
+        page.care_of = location.care_of if known and location is not None else None
         return self._ask(page, access_node, way, now)
 
     def _ask(self, page: DirectPage, access_node: Addr, way: Way | None, now: float) -> list[Action]:
@@ -332,7 +342,17 @@ class DirectPages(WaitingPart):
             return [told, *self._end(page, "reached", now)]
         page.waking, page.give_up = True, now + self._limits.wake_seconds
         self._due.set(page.home_address, page.give_up)
-        return [told]
+        return [told, *self._forward(page, now)]
+
+    def _forward(self, page: DirectPage, now: float) -> list[Action]:
+        """Packets that page the device may go to its access node from now on (1210)."""
+        care_of = page.care_of if isinstance(page.care_of, IPv4Address) else page.to
+        if not self._forwards or page.to is None or care_of is None:
+            return []
+        home = page.home_address
+        others = (it for taken in self._holdings.of((home,)) for it in taken.home_addresses)
+        homes = tuple(dict.fromkeys((home, *others)))
+        return self._redirects.begin(homes, ToDevice(page.to, care_of), page.identifier, now=now)
 
     def _later(self, page: DirectPage, text: str, counter: str, now: float) -> list[Action]:
         """Another attempt after a while, or the end; the device may be elsewhere."""
@@ -353,6 +373,7 @@ class DirectPages(WaitingPart):
         home = page.home_address
         actions = [_ended(page, outcome, now, directions=directions), *self._over(page)]
         if outcome == "reached":
+            self._redirects.over(home)
             queue = self._queues.pop(home, {})
             self._due.cancel(home)
             return [*actions, *(rows_of.forget(home, entry) for entry in queue)]
@@ -364,9 +385,10 @@ class DirectPages(WaitingPart):
         over, waiting = self._over(page), self._queues.pop(home, {})
         self._due.cancel(home)
         waiting.setdefault(page.firing.entry.identifier, page.firing)
+        restored = self._redirects.end(home, now=now)
         instead = [action for firing in waiting.values() for action in self.fall_back(home, firing, now)]
         gone = [rows_of.forget(home, entry) for entry in waiting]
-        return [_ended(page, _word(outcome), now, text=text), *instead, *over, *gone]
+        return [_ended(page, _word(outcome), now, text=text), *restored, *instead, *over, *gone]
 
     def _over(self, page: DirectPage) -> list[Action]:
         """Forget the page, and its row unless the entry has fired again."""
