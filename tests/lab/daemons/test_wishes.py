@@ -1,6 +1,9 @@
 """Wishes over real nodes: a device says what shall wake it, falls asleep, and is woken by that and by nothing else (P1, P12)."""
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,9 @@ import pytest
 from locum.lab.configuration import HOME_ADDRESS4, Pair, Plan
 from locum.lab.errors import LabError
 from locum.lab.network.topology import figure_5
-from locum.lab.processes import wait_until
+from locum.lab.processes import Program, wait_until
 from locum.lab.programs.services import WebServer
+from locum.lab.programs.talking import hear, say
 from locum.lab.steps.story import web
 from locum.lab.world import Lab
 
@@ -25,6 +29,27 @@ PLAN = Plan(
         "mnps": {"mnps": {"home_agent": str(figure_5((), 1).address4("ha"))}},
     },
 )  # fmt: skip
+
+ECHO = """
+import socketserver, sys
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile:
+            self.wfile.write(line)
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+server = socketserver.ThreadingTCPServer((sys.argv[1], int(sys.argv[2])), Echo)
+print("listening", flush=True)
+server.serve_forever()
+"""
+TALK = """
+import socket, sys
+lines = socket.create_connection((sys.argv[1], int(sys.argv[2]))).makefile("rw", buffering=1)
+print("open", flush=True)
+for line in sys.stdin:
+    lines.write(line)
+    lines.flush()
+    print(lines.readline(), end="", flush=True)
+"""
 
 
 @pytest.fixture
@@ -105,3 +130,33 @@ def test_device_is_woken_by_the_end_of_a_download(lab: Lab) -> None:
     assert (page["cause"], page["state"]) == ("event", "reached")
     lab.command("mn", "wake-on", "remove", "1")
     assert lab.ask("mn", "wake-on list") == []
+
+
+def talker(lab: Lab, name: str) -> Program:
+    """A connection of the correspondent to the device, whose lines come back."""
+    line = [sys.executable, "-c", TALK, HOME, str(OTHER)]
+    return lab.processes.start("cn", name, line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def test_open_connection_does_not_wake_the_device(lab: Lab) -> None:
+    server = lab.processes.start(
+        "mn", "echo", [sys.executable, "-c", ECHO, HOME, str(OTHER)], stdout=subprocess.PIPE
+    )
+    assert hear(server) == "listening"
+    first = talker(lab, "first")
+    assert hear(first) == "open" and say(first, "awake") == "awake"
+    lab.command("mn", "wake-on", "tcp", str(OTHER))
+
+    told = lab.command("mn", "sleep").splitlines()
+    assert f"  wakes it: tcp {OTHER}" in told and not [line for line in told if "paging:" in line]
+    wait_until("the rule to be in force", lambda: len(live(lab)) == 1, 20.0)
+    say(first, "asleep", answered=False)
+    time.sleep(5.0)  # the packet and its repetitions have had the time
+    assert state(lab) == "asleep" and pages(lab) == []
+
+    second = talker(lab, "second")
+    wait_until("the device", lambda: state(lab) == "awake", 60.0)
+    assert hear(second, 30.0) == "open" and say(second, "new") == "new"
+    assert hear(first, 30.0) == "asleep" and say(first, "again") == "again"
+    wait_until("the outcome", lambda: [page["state"] for page in pages(lab)] == ["reached"], 20.0)
+    lab.command("mn", "wake-on", "remove", "1")

@@ -203,6 +203,7 @@ class SleepControl:
             for telling in self._role.paging.tellings
             if not telling.taken
         ]
+        untold += self._role.paging.open_problems
         return self.state() | {"report": report_row(report), "wishes": wishes, "paging_problems": untold}
 
     async def would_sleep(self, to: str | None = None) -> list[Row]:

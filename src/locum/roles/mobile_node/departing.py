@@ -5,10 +5,12 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from locum.roles.action_values.addresses import Addr
 from locum.roles.action_values.app_orders import APPS
 from locum.roles.action_values.sessions import FoundSession, LeftSession, Process, SessionsFound
+from locum.roles.actions import Action
 from locum.roles.mobile_node.selection import EVERYTHING, Selection, with_companions
 from locum.roles.session_report import Fate, SessionFate
 from locum.wire.control import MAX_SESSIONS, Flow
@@ -16,6 +18,33 @@ from locum.wire.takes import Takes
 
 TOO_MANY = f"a hand-over carries at most {MAX_SESSIONS} sessions"
 STANDS_STILL = "; its program stands still until its other sessions are back"
+
+
+class Announcing(Protocol):
+    """Those who tell other nodes what goes to the stand-in."""
+
+    def go(
+        self, flows: Collection[Flow], staying: Collection[Flow], stand_in: Addr, now: float
+    ) -> list[Action]:
+        """These flows go, as far as is known now, and those stay."""
+
+    @property
+    def may_go(self) -> bool:
+        """True if the nodes have answered, or were waited for long enough."""
+
+
+class _Nobody:
+    def go(
+        self, flows: Collection[Flow], staying: Collection[Flow], stand_in: Addr, now: float
+    ) -> list[Action]:
+        return []
+
+    @property
+    def may_go(self) -> bool:
+        return True
+
+
+NOBODY = _Nobody()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +69,7 @@ class Departure:
     orders: frozenset[str] = frozenset()
     stays: Callable[[Flow], str | None] = lambda _flow: None
     order: str = ""
+    announcing: Announcing = NOBODY
     brief: bool = False  # its registration has to be very short: only then its page rules are in force (P14)
 
     def without(self, order: str) -> "Departure":

@@ -37,6 +37,7 @@ from locum.roles.mobile_node.handing_over_states import (
     Preparing,
     Slept,
     State,
+    Telling,
     Transferring,
     Uncertain,
 )
@@ -117,13 +118,13 @@ class FallingAsleep:
             case Gathering(), FreezeFailed():
                 self._unfrozen |= event.reasons
             case Extending(request), Answered() if event.request == request:
-                return self._extended(event.body)
+                return self._extended(event.body, now)
             case Extending(request), NoAnswer() if event.request == request:
                 return self._undo(f"the stand-in did not answer: {event.reason}", now=now)
             case Gathering(generation), SessionsFound():
                 return self._gathered(event, generation, now)
             case Capturing(), Captured():
-                return self._captured(event)
+                return self._captured(event, now)
             case Finding() | Gathering() | Capturing(), NotPerformed():
                 return self._undo(event.reason, now=now)
             case Transferring(request), Answered() if event.request == request:
@@ -139,7 +140,9 @@ class FallingAsleep:
         match outcome:
             case RegistrationAccepted(target=RegistrationTarget.BRIEF):
                 return (
-                    self._gather(self.handover.processes, 1) if self.handover.processes else self._capture()
+                    self._gather(self.handover.processes, 1)
+                    if self.handover.processes
+                    else self._capture(now)
                 )
             case RegistrationDenied():
                 return self._undo(f"the home agent or access node refused with code {outcome.code}", now=now)
@@ -157,7 +160,7 @@ class FallingAsleep:
 
     def cancel(self, *, now: float) -> bool:
         """True if the attempt can still be undone; then `undo` does it."""
-        return isinstance(self.state, Finding | Preparing | Leaving)
+        return isinstance(self.state, Finding | Telling | Preparing | Leaving)
 
     def undo(self, reason: str, *, now: float) -> list[Action]:
         """Give up before anything was captured."""
@@ -191,9 +194,32 @@ class FallingAsleep:
                     return self._undo(reason, now=now)
         self._take(choice)
         self.handover = replace(self.handover, processes=_processes(self.handover.sessions))
+        told = self._announce(now)
+        if told and not self._departure.announcing.may_go:
+            self.state = TABLE.change(self.state, "tell", Telling())
+            return told
+        return [*told, *self._begin_prepare()]
+
+    def _begin_prepare(self) -> list[Action]:
         asked = self._ask_prepare()
         self.state = TABLE.change(self.state, "prepare", Preparing(self._dialogue.last))
         return [self.handover.persist(), *asked]
+
+    def _announce(self, now: float) -> list[Action]:
+        """Tell others which flows go as far as is known; nothing if they know."""
+        return self._departure.announcing.go(
+            self.handover.flows, self._staying, self._departure.stand_in, now
+        )
+
+    @property
+    def may_go_on(self) -> bool:
+        """True if those who were told have answered; then `go_on` does it."""
+        return isinstance(self.state, Telling) and self._departure.announcing.may_go
+
+    def go_on(self, *, now: float) -> list[Action]:
+        """The step after telling others."""
+        assert isinstance(self.state, Telling)
+        return self._leave(self.state.access_node, now) if self.state.prepared else self._begin_prepare()
 
     def _choose(self, found: SessionsFound) -> Choice:
         return choose(
@@ -237,12 +263,19 @@ class FallingAsleep:
         self.handover = replace(self.handover.at(Stage.LEAVING), processes=_processes(self.handover.sessions))
         if self._departure.given and not self._departure.order and not self.handover.sessions:
             return self._undo("the stand-in refused every session", now=now)
+        told = self._announce(now)
         if not self._gives_way:
             # The home agent switched before the stand-in answered, and this answer came behind all it sent before.
-            return [self.handover.persist(), *self._gather(self.handover.processes, 1)]
+            return [*told, self.handover.persist(), *self._gather(self.handover.processes, 1)]
+        if told and self._departure.switch is None and not self._departure.announcing.may_go:
+            self.state = TABLE.change(self.state, "tell", Telling(True, answer.access_node))
+            return told
+        return [*told, *self._leave(answer.access_node, now)]
+
+    def _leave(self, access_node: Addr | None, now: float) -> list[Action]:
         self.state = TABLE.change(self.state, "leave", Leaving(now + LEAVE_TIMEOUT))
         if self._departure.switch is None:  # else the stand-in's registration brings the context
-            self._mobile.movement.store_at(answer.access_node)
+            self._mobile.movement.store_at(access_node)
         # The row says LEAVING before the home agent can have switched.
         return [self.handover.persist(), *self._mobile.set_target(RegistrationTarget.BRIEF, now=now)]
 
@@ -290,12 +323,12 @@ class FallingAsleep:
             self.handover = replace(self.handover, processes=(*self.handover.processes, *new))
             return [self.handover.persist(), *self._gather(new, generation + 1)]
         if self._asked_for.keys() >= set(self.handover.flows):
-            return self._capture()
+            return self._capture(now)
         asked = self._ask_prepare()
         self.state = TABLE.change(self.state, "extend", Extending(self._dialogue.last))
         return [self.handover.persist(), *asked]
 
-    def _extended(self, body: bytes) -> list[Action]:
+    def _extended(self, body: bytes, now: float) -> list[Action]:
         """The stand-in holds the packets of the newcomers as well; if it does not, they alone stay."""
         answer = _answer(body)
         if answer is not None and answer.status is Status.OK:
@@ -306,13 +339,14 @@ class FallingAsleep:
                 f"it was opened while the device fell asleep, and the stand-in refused it: {_word(answer)}"
             )
             self._stay_for({flow: reason for flow in self.handover.flows if flow not in agreed})
-        return [self.handover.persist(), *self._capture()]
+        return [self.handover.persist(), *self._capture(now)]
 
-    def _capture(self) -> list[Action]:
+    def _capture(self, now: float) -> list[Action]:
+        told = self._announce(now)  # of newcomers: the answer may find no way back
         self.state = TABLE.change(self.state, "capture", Capturing())
-        return [*set_flows(self.handover.flows, FlowVerdict.SUSPEND), Capture(self.handover.flows)]
+        return [*told, *set_flows(self.handover.flows, FlowVerdict.SUSPEND), Capture(self.handover.flows)]
 
-    def _captured(self, captured: Captured) -> list[Action]:
+    def _captured(self, captured: Captured, now: float) -> list[Action]:
         failed = {failure.flow: failure.reason for failure in captured.failures}
         items, too_large = fitting(captured.records)
         there = {item.flow for item in items}
@@ -332,7 +366,7 @@ class FallingAsleep:
         )
         self.state = TABLE.change(self.state, "transfer", Transferring(self._dialogue.last))
         actions: list[Action] = [ReleaseCaptured(too_large)] if too_large else []
-        actions += self._keep(missing)
+        actions += [*self._keep(missing), *self._announce(now)]
         freed = self._free()
         return [*actions, self.handover.persist(), *freed, *asked]
 
@@ -360,6 +394,7 @@ class FallingAsleep:
         if refused:
             actions += [ReleaseCaptured(tuple(refused)), *self._keep(refused)]
             self._stay_for(refused)
+            actions += self._announce(now)
         freed = self._free()
         self.handover = self.handover.at(Stage.ASLEEP)
         self.state, self.result = TABLE.change(self.state, "end", Ended()), Slept(self.handover)
@@ -375,9 +410,9 @@ class FallingAsleep:
 
     def _undo(self, reason: str, *, now: float | None = None) -> list[Action]:
         """Back to where it began: the stand-in forgets, the home agent gets the full lifetime again."""
-        left = self._gives_way and not isinstance(self.state, Finding | Preparing)
+        left = self._gives_way and not isinstance(self.state, Finding | Telling | Preparing)
         actions: list[Action] = []
-        if not isinstance(self.state, Finding):
+        if not isinstance(self.state, Finding) and self.state != Telling():
             actions += self._dialogue.ask(Cancel(self.handover.identifier))
         if isinstance(self.state, Capturing) and self.handover.flows:
             actions.append(ReleaseCaptured(self.handover.flows))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from locum.roles.action_values.addresses import Addr
 from locum.roles.mobile_node.handover import Handover
 from locum.roles.state_table import StateTable
 
@@ -10,6 +11,14 @@ from locum.roles.state_table import StateTable
 @dataclass(frozen=True, slots=True)
 class Finding:
     """The node lists the open connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """The home agent is told which connections go. `prepared`: the stand-in has agreed, and has named this access node."""
+
+    prepared: bool = False
+    access_node: Addr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +66,25 @@ class Ended:
     """The end of it, with its `result`."""
 
 
-State = Finding | Preparing | Leaving | Gathering | Extending | Capturing | Transferring | Ended
+State = Finding | Telling | Preparing | Leaving | Gathering | Extending | Capturing | Transferring | Ended
 
-Event = Literal["prepare", "leave", "freeze", "extend", "capture", "transfer", "undo", "end"]
+Event = Literal["tell", "prepare", "leave", "freeze", "extend", "capture", "transfer", "undo", "end"]
 TABLE: StateTable[Event] = StateTable(
     "Handing sessions over at the mobile node",
     "One attempt to hand sessions over to a stand-in, for a sleep or by `locum give`.",
     {
-        Finding: {"prepare": Preparing, "undo": Ended},
+        # Page rules must not take packets of connections that go: the home agent is told while its answer arrives.
+        Finding: {"tell": Telling, "prepare": Preparing, "undo": Ended},
+        Telling: {"prepare": Preparing, "leave": Leaving, "undo": Ended},
         # A stand-in that registers itself has the packets when it answers; else a short registration comes first.
         # An order that the stand-in refuses is left out, and it is asked again.
-        Preparing: {"prepare": Preparing, "leave": Leaving, "freeze": Gathering, "undo": Ended},
+        Preparing: {
+            "tell": Telling,
+            "prepare": Preparing,
+            "leave": Leaving,
+            "freeze": Gathering,
+            "undo": Ended,
+        },
         Leaving: {"freeze": Gathering, "capture": Capturing, "undo": Ended},
         Gathering: {"freeze": Gathering, "extend": Extending, "capture": Capturing, "undo": Ended},
         Extending: {"capture": Capturing, "undo": Ended},

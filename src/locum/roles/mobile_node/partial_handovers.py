@@ -116,11 +116,15 @@ class PartialHandovers:
 
     def flows(self) -> frozenset[Flow]:
         """Flows that are, or may be, at a stand-in."""
+        return frozenset(self.places())
+
+    def places(self) -> Mapping[Flow, Addr]:
+        """Stand-ins of these flows."""
         listed = [*self._given.values(), *(handover for handover, _ in self._waiting)]
         listed += [coming.handover for coming in self._coming.values()]
         if self._machine is not None:
             listed.append(self._machine.handover)
-        return frozenset(flow for handover in listed for flow in handover.flows)
+        return {flow: self._address(handover) for handover in listed for flow in handover.flows}
 
     def at(self, stand_in: Addr) -> tuple[bytes, ...]:
         """Hand-overs with this stand-in, by their identifiers."""

@@ -79,8 +79,8 @@ class SleepingNode:
         )
         self.way = OwnWay(lambda: mobile.configuration)
         self._location, self.events = OwnLocation(mobile, self.way.way), ReceivedEvents()
-        unfinished = self.orders.unfinished
-        self.paging = OwnPaging(mobile, self.stand_ins, unfinished, paging, self.way.way)
+        unfinished, given = self.orders.unfinished, self.partial_handovers.places
+        self.paging = OwnPaging(mobile, self.stand_ins, unfinished, paging, self.way.way, given)
         self._parts = Parts(
             self.way,
             self.paging,
@@ -131,8 +131,7 @@ class SleepingNode:
         """Sessions of these that would be handed over now, and those that would stay. Raises NotPossible."""
         if not isinstance(self.state, Up):
             raise NotPossible("not while asleep, or on the way to sleep or back")
-        departure = self._departure(self.stand_in(to), {})
-        return choose(departure, self.mobile.configuration.home_addresses, found)
+        return choose(self._departure(self.stand_in(to), {}), self.mobile.configuration.home_addresses, found)
 
     def _departure(self, stand_in: OwnStandIn, configuration: Mapping[str, object]) -> Departure:
         return Departure(
@@ -141,6 +140,7 @@ class SleepingNode:
             elsewhere=self.partial_handovers.flows(),
             others=self.partial_handovers.at(stand_in.address),
             configuration=configuration,
+            announcing=self.paging,
             brief=self.paging.has_rules,
         )
 
@@ -366,6 +366,8 @@ class SleepingNode:
                 return self.awake_orders.step(now)
             case SendingBack() if self.partial_handovers.settled and self.paging.may_go:
                 return self._fall_asleep(self.state, now)
+            case GoingDown(machine) if machine.may_go_on:
+                return machine.go_on(now=now)
             case GoingDown(machine, wake_after, turn_back) if machine.result is not None:
                 told = self._ordered(machine, now)
                 return [*told, *self._slept(machine.result, wake_after, turn_back, now)]
@@ -428,8 +430,7 @@ class SleepingNode:
                 return [Emit("asleep", "632", self._home_address, None, {"sessions": len(handover.sessions)})]
             case GivenUp(handover):
                 self._enter("awake", Up("the sessions were given up"))
-                count = len(handover.sessions)
-                ended = Emit("awake", None, self._home_address, None, {"lost": count})
+                ended = Emit("awake", None, self._home_address, None, {"lost": len(handover.sessions)})
                 return [ended, *self.orders.awake(now=now), *self.abandoning.begin(handover)]
         rest = waking.result.rest if waking.result is not None else None
         lost = waking.result.lost if waking.result is not None else 0
@@ -459,9 +460,8 @@ class SleepingNode:
     def _restore(self, handover: Handover, now: float) -> list[Action]:
         match handover.stage:
             case Stage.PREPARING:
-                asked = self._dialogue(handover).ask(Cancel(handover.identifier))
                 return [
-                    *asked,
+                    *self._dialogue(handover).ask(Cancel(handover.identifier)),
                     handover.forget(),
                     *self.mobile.set_target(RegistrationTarget.ORDINARY, now=now),
                 ]

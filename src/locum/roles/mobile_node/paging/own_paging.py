@@ -23,18 +23,20 @@ from locum.roles.actions import (
 )
 from locum.roles.mobile_node.handover import OwnStandIn
 from locum.roles.mobile_node.paging.configuration import PagingConfiguration
+from locum.roles.mobile_node.paging.open_flows import OpenFlows
 from locum.roles.mobile_node.paging.telling import TABLE, Telling, Told
 from locum.roles.mobile_node.paging.wishes import MAX_WISHES, Wish
 from locum.roles.mobile_node.states import ComingUp, Down, SendingBack, SleepState, Up
 from locum.roles.parts import Part, Parts
 from locum.roles.registrant.attachment import Attachment, Outcome, RegistrationAccepted
 from locum.roles.registrant.registrant import RegistrationClient
+from locum.wire.control import Flow
 from locum.wire.control.paging.entry import MAX_ENTRIES, Entry
 from locum.wire.control.paging.event_table import PATH as TABLE_PATH
 from locum.wire.control.paging.event_table import EventTable1206, Operation
 from locum.wire.control.paging.page_rules import PATH as RULES_PATH
 from locum.wire.control.paging.page_rules import DeviceState, PageRules1204
-from locum.wire.control.paging.rules import PageAction
+from locum.wire.control.paging.rules import PageAction, PageRule
 from locum.wire.control.paging.status import MAX_ITEMS, MAX_LIFETIME
 from locum.wire.control.paging.way import Way
 
@@ -62,7 +64,7 @@ class Standing:
 
 
 class OwnPaging(Part):
-    """Of one device. `apps` are the proxies that the next sleep asks for."""
+    """Of one device. `apps` are the proxies that the next sleep asks for, `given` the flows that were given before it."""
 
     def __init__(
         self,
@@ -71,11 +73,15 @@ class OwnPaging(Part):
         apps: Callable[[], Iterable[AppOrder]],
         configuration: PagingConfiguration,
         way: Callable[[], Way | None] = lambda: None,
+        given: Callable[[], Mapping[Flow, Addr]] = dict,
     ) -> None:
         self.configuration = configuration
         self.offset = configuration.offset or 0
         """Minutes that the device's clock is ahead of UTC."""
         self._mobile, self._apps, self._way = mobile, apps, way
+        self._given = given
+        self._open = OpenFlows(several=len(stand_ins) > 1)
+        self._said: tuple[PageRule, ...] = ()  # the rules that were told last
         self._wishes: dict[int, Wish] = {}
         tables = count(FIRST_TABLES)
 
@@ -95,6 +101,7 @@ class OwnPaging(Part):
         self._due = False
         self._renew_at: float | None = None
         self._wait_until: float | None = None
+        self._silent = False  # a node has held this sleep up long enough
         self._ahead = 0.0
 
     # Wishes ------------------------------------------------------------------------------------------------------
@@ -124,7 +131,7 @@ class OwnPaging(Part):
                 "events come from proxies at a stand-in, and this device has none; set mnps in [mobile_node]"
             )
         self._wishes[number] = made
-        if len(self._page_rules().rules) > MAX_ITEMS or len(self._entries()) > MAX_ENTRIES:
+        if len(self._own_rules) > MAX_ITEMS or len(self._entries()) > MAX_ENTRIES:
             del self._wishes[number]
             raise WishRefused(
                 f"a device has at most {MAX_ITEMS} page rules and {MAX_ENTRIES} entries of events"
@@ -167,10 +174,27 @@ class OwnPaging(Part):
         new = until is not None and self._same(until) is None
         kept = self._keep(replace(until, once=True))[1] if until is not None and new else []
         self._asleep, self._place = True, stand_in
-        self._wait_until = now + PATIENCE
+        self._wait_until, self._silent = now + PATIENCE, False
+        self._open.clear()
         for telling in self.tellings:
             telling.forget_said()  # it is told anew: a lifetime begins, and a node that has lost it gets it again
         return [*kept, *self._tell(now)]
+
+    def go(
+        self, flows: Collection[Flow], staying: Collection[Flow], stand_in: Addr, now: float
+    ) -> list[Action]:
+        """These connections go to the stand-in, and those stay: the home agent is told if that changes its rules."""
+        self._open.go(flows, stand_in)
+        self._open.stay(staying)
+        if self._page_rules().rules == self._said:
+            return []
+        self._wait_until = None if self._silent else now + PATIENCE
+        return self._tell(now)
+
+    @property
+    def open_problems(self) -> list[str]:
+        """Sentences about open connections that may wake the device, for users."""
+        return self._open.problems
 
     @property
     def may_go(self) -> bool:
@@ -181,12 +205,15 @@ class OwnPaging(Part):
         """Handle a new state."""
         if isinstance(state, Up) and self._asleep:
             self._asleep, self._due = False, True
+            self._open.clear()
         elif isinstance(state, Down | ComingUp) and not self._asleep:  # since an earlier run of the daemon
             self._asleep = True
             self._due = any(not telling.taken for telling in self.tellings)
         self._down = isinstance(state, Down)
         if isinstance(state, Down):
             self._place = state.handover.stand_in or self._place
+            if self._place is not None:
+                self._open.go(state.handover.flows, self._place)
         if not isinstance(state, SendingBack):
             self._wait_until = None
 
@@ -238,13 +265,16 @@ class OwnPaging(Part):
         if granted:
             self._renew_at = now + max(granted / 2, _LEAST_RENEWAL)
             self.home_agent.granted = None
+        refusal, self.home_agent.refusal = self.home_agent.refusal, None
+        if refusal is not None and self._open.refused(refusal):
+            actions += self._tell(now)
         return actions
 
     def timeout(self, *, now: float) -> list[Action]:
         """Tell what is due."""
         actions = self._parts.timeout(now=now)
         if self._wait_until is not None and self._wait_until <= now:
-            self._wait_until = None
+            self._wait_until, self._silent = None, not self.settled
         if self._renew_at is not None and self._renew_at <= now:
             self._renew_at, self._due = None, True
             self.home_agent.forget_said()
@@ -264,8 +294,7 @@ class OwnPaging(Part):
     @property
     def has_rules(self) -> bool:
         """True if the device says something about its packets while it sleeps."""
-        rules = self._page_rules()
-        return bool(rules.rules) or rules.otherwise is not PageAction.AGENT
+        return bool(self._own_rules) or self.configuration.otherwise is not PageAction.AGENT
 
     # Content -----------------------------------------------------------------------------------------------------
 
@@ -291,6 +320,7 @@ class OwnPaging(Part):
         self._due = False
         at = round((now + self._ahead) * 1000)
         rules = self._page_rules()
+        self._said = rules.rules
         if not self.has_rules:
             rules = replace(rules, lifetime=0)
         actions = self._told(self.home_agent, rules, self.has_rules, at, now)
@@ -315,11 +345,17 @@ class OwnPaging(Part):
     def _homes(self) -> tuple[Addr, ...]:
         return self._mobile.configuration.home_addresses
 
-    def _page_rules(self) -> PageRules1204:
+    @property
+    def _own_rules(self) -> tuple[PageRule, ...]:
+        """Of the configuration, and of wishes."""
         wished = [rule for wish in self.all() if (rule := wish.rule) is not None]
+        return (*self.configuration.rules, *wished)
+
+    def _page_rules(self) -> PageRules1204:
+        rules = self._own_rules
         return PageRules1204(
             self._homes,
-            (*self.configuration.rules, *wished),
+            self._open.before(rules, self._given()) if self._asleep else rules,
             self.configuration.otherwise,
             MAX_LIFETIME,
             DeviceState.ASLEEP if self._down else DeviceState.AWAKE,

@@ -62,6 +62,8 @@ class Telling(Part):
         self.left = False
         """True if the node has, or may have, something of this device."""
         self.granted: int | None = None
+        self.refusal: StatusAnswer | None = None
+        """The answer of a node that has refused the message, until it is read."""
         self.last_sent = 0
         self._at = 0  # by the clock, when it was told
         self._message: Message | None = None
@@ -178,6 +180,7 @@ class Telling(Part):
         self.granted = answer.lifetime
         if answer.status is not PagingStatus.OK:
             self._end(Told.REFUSED)
+            self.refusal = answer
             self.text, self.refused = _said(answer), _refused(answer)
             word = _word(answer.status)
             return [Count(f"{self._path}-{word}"), self._failed(self.text, word)]
