@@ -464,7 +464,7 @@ def test_a_co_located_address_may_be_given(write: Any) -> None:
     assert mobile.configuration.care_of_address == ip_address("10.0.5.5")
 
 
-def test_stand_in_changes_the_forwarding_after_a_direct_page_alone(write: Any) -> None:
+def test_stand_in_may_forward_after_a_direct_page(write: Any) -> None:
     for text, wanted in (("", "registration"), ('page_forwarding = "after"\n', "after")):
         settings = load(write(ALL + text)).mnps
         assert settings is not None and settings.configuration.page_forwarding.value == wanted

@@ -101,7 +101,7 @@ def test_losses_end_in_the_same_forwarding(seed: int) -> None:
     assert at_an1(world) != "held"
 
 
-def test_home_agent_that_does_not_trust_the_stand_in_changes_nothing() -> None:
+def test_home_agent_without_trust_changes_nothing() -> None:
     world = sleeping()
     world.trusted = False
     page(world)
