@@ -8,6 +8,7 @@ from locum.roles import actions as a
 from locum.roles.action_values.addresses import Addr, Source
 from locum.roles.action_values.forwarding import InstallBinding, ReleaseHeld, Verdict
 from locum.roles.foreign_agent.paged_arrivals import MOST, WAKING, PagedArrivals
+from locum.roles.foreign_agent.relay import PENDING_TIMEOUT
 from locum.roles.foreign_agent.role import ForeignAgent
 from locum.roles.mobile_ipv4.signing import signed
 from locum.security.association import Association
@@ -57,6 +58,24 @@ def arriving() -> Arriving:
 def test_packets_of_a_paged_device_are_held_from_its_request_on(arriving: Arriving) -> None:
     arriving.page()
     assert arriving.request() == {HOA}
+
+
+def test_repeated_request_prolongs_the_hold(arriving: Arriving) -> None:
+    """The home agent answers late under load: its packets come first, and wait for its reply."""
+    arriving.page()
+    arriving.request()
+    arriving.request(after=PENDING_TIMEOUT - 1)
+    begin = arriving.world.clock(arriving.node)
+    for after, held in (
+        (PENDING_TIMEOUT, True),
+        (2 * PENDING_TIMEOUT - 2, True),
+        (2 * PENDING_TIMEOUT, False),
+    ):
+        actions = arriving.node.role.timeout(now=begin + after)
+        rest: list[a.Action] = [action for action in actions if not isinstance(action, a.Answer)]
+        arriving.world.perform(arriving.node, rest)
+        entries = [entry.verdict for entry in arriving.node.bindings.values()]
+        assert (Verdict.HOLD in entries) is held
 
 
 def test_others_are_not_held(arriving: Arriving) -> None:

@@ -1,4 +1,4 @@
-"""Floods that page: many packets for one sleeping device, and many sleeping devices that are triggered at once (P1, P17)."""
+"""Floods that page: many packets, then many events, for one sleeping device, and many devices triggered at once (P1, P3, P17)."""
 
 import json
 import subprocess
@@ -20,9 +20,14 @@ from locum.lab.programs.paging.sleepers import Sleepers
 from locum.lab.programs.talking import hear
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
-from locum.lab.steps.paging import HOME, PATIENCE, begun, ended, fall_asleep, rule, wait_awake
+from locum.lab.scenarios.paging.fig11 import STAND_IN, cause
+from locum.lab.steps.paging import HOME, PATIENCE, begun, ended, fall_asleep, rule, wait_awake, wait_outcome
 from locum.lab.world import Lab
 
+CHATTER = "chatter"
+"""Kind and name of the proxy that tells many events."""
+NOISE = "noise"
+"""Of its events."""
 CROWD = IPv4Network("10.66.0.0/16")
 FIRST = CROWD.network_address + 257
 PORT, CROWD_PORT = 7001, 7002
@@ -32,6 +37,8 @@ BRIEF = 5
 """Seconds of the registration with which a device of the crowd falls asleep."""
 LONGEST = 300
 """Seconds for all pages: a slow machine is no silent device."""
+HOLD_AGE = 120
+"""Seconds for which a packet waits at most: the longest that a node takes."""
 PACE = 2_000
 """Triggers per second for the crowd."""
 
@@ -46,10 +53,17 @@ def storm_plan(devices: int) -> Plan:
     prefixes = [str(HOME_NETWORK4), str(HOME_NETWORK6), str(CROWD)]
     everybody: Table = {"home_addresses": [str(HOME_ADDRESS4), str(HOME_ADDRESS6), *homes]}
     return Plan(
-        associations=(Pair("ha", "an1", everybody, everybody), Pair("ha", "an2")),
+        kinds={CHATTER: "locum.apps.chatter:Chatter"},
+        associations=(
+            Pair("ha", "an1", everybody, everybody),
+            Pair("ha", "an2"),
+            Pair("ha", "mn"),
+            Pair("ha", "mnps", at_near={"may_trigger": True}),
+        ),
         tables={
+            "mnps": STAND_IN,
             "ha": {
-                "node": {"hold_packets_each": 16_384, "hold_age": LONGEST},
+                "node": {"hold_packets_each": 16_384, "hold_age": HOLD_AGE},
                 "home_agent": {
                     "home_prefixes": prefixes,
                     "mobile": crowd,
@@ -65,16 +79,18 @@ class PageStorm(Scenario):
 
     name = "page-storm"
     title = (
-        "10,000 packets for one sleeping device, then 1,000 sleeping devices triggered at once: one page each"
+        "10,000 packets and 10,000 events for one sleeping device, then 1,000 devices at once: one page each"
     )
     exhaustive = True
     packets: ClassVar[int] = 10_000
+    events: ClassVar[int] = 10_000
     devices: ClassVar[int] = 1_000
     plan: ClassVar[Plan] = storm_plan(1_000)
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
         self._one(lab)
+        self._events(lab)
         lab.daemons["mn"].stop()
         self._many(lab)
 
@@ -87,6 +103,26 @@ class PageStorm(Scenario):
         lab.processes.start("cn", "storm", command).wait(PATIENCE)
         self.awake = wait_awake(lab)
         self.folded = sum(int(event.detail["folded"]) for event in ended(lab))
+
+    def _events(self, lab: Lab) -> None:
+        """The radio is silent until every event was told, so that the device sleeps for all of them."""
+        lab.command("mn", "order", "add", CHATTER, CHATTER, f"events={self.events}")
+        lab.command("mn", "wake-on", "event", NOISE, "--app", CHATTER, "--store")
+        self.chatter_asleep = fall_asleep(lab)
+        lab.fade("an1")
+        wait_until("every event", lambda: sum(self._told(lab)) >= self.events, PATIENCE)
+        lab.fade("an1", silent=False)
+        self.by_event = wait_outcome(lab, self.chatter_asleep)
+        wait_awake(lab)
+        self.taken, self.limited = self._told(lab)
+        self.brought = sum(row["events"] for row in lab.ask("mn", "event list") if row["app"] == CHATTER)
+
+    @staticmethod
+    def _told(lab: Lab) -> tuple[int, int]:
+        """Events of the proxy that the stand-in has taken, and those beyond its bound for a proxy."""
+        taken = [event for event in lab.timeline.of("mnps") if event.kind == "app-event"]
+        limited = lab.counters("mnps")["refusals"].get("app-events-limited", 0)
+        return sum(event.detail["app"] == CHATTER for event in taken), limited
 
     def _many(self, lab: Lab) -> None:
         route_crowd(lab)
@@ -107,10 +143,11 @@ class PageStorm(Scenario):
 
     def judge(self, lab: Lab, checks: Checks) -> None:
         self._judge_one(lab, checks)
+        self._judge_events(lab, checks)
         self._judge_many(lab, checks)
 
     def _judge_one(self, lab: Lab, checks: Checks) -> None:
-        one = [event for event in begun(lab) if event.time < self.crowd_asleep]
+        one = [event for event in begun(lab) if event.time < self.chatter_asleep]
         checks.equal("pages_of_one_device", len(one), 1, "pages")
         files = lab.captures.files
         sent = stream.numbers(files["cn"], PORT, outgoing=True)
@@ -121,6 +158,14 @@ class PageStorm(Scenario):
         checks.fact("packets_behind_a_later_one", sum(a > b for a, b in pairwise(order)))
         first = stream.arrivals(files["cn"], PORT, outgoing=True)[0]
         checks.fact("first_packet_to_awake_s", self.awake - first, "s")
+
+    def _judge_events(self, lab: Lab, checks: Checks) -> None:
+        pages = [event for event in begun(lab, self.chatter_asleep) if event.time < self.crowd_asleep]
+        checks.equal("pages_of_the_events", len(pages), 1, "pages")
+        checks.equal("page_of_the_events", cause(self.by_event), f"event {CHATTER} {NOISE}")
+        checks.equal("events_counted", self.taken + self.limited, self.events, "events")
+        checks.at_least("events_taken", self.taken, min(50, self.events), "events")
+        checks.equal("taken_events_lost", self.taken - self.brought, 0, "events")
 
     def _judge_many(self, lab: Lab, checks: Checks) -> None:
         checks.equal("crowd_says", self.said, "awake")
@@ -149,9 +194,10 @@ class PageStormBrief(PageStorm):
     """The same with fewer packets and devices."""
 
     name = "page-storm-brief"
-    title = "2,000 packets for one sleeping device, then 50 sleeping devices triggered at once: one page each"
+    title = "2,000 packets and 1,000 events for one sleeping device, then 50 devices at once: one page each"
     exhaustive = False
     packets: ClassVar[int] = 2_000
+    events: ClassVar[int] = 1_000
     devices: ClassVar[int] = 50
     plan: ClassVar[Plan] = storm_plan(50)
 

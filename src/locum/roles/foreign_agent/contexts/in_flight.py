@@ -31,7 +31,7 @@ from locum.roles.parts import Part
 from locum.roles.state_table import StateTable
 from locum.roles.timers import Deadlines
 
-HERALD = 2.0  # seconds that they wait for the home agent's reply
+HERALD = 7.0  # seconds that they wait for the home agent's reply: as long as its request is remembered
 SETTLING = 0.5  # seconds that newer packets wait for those that come by way of the old access node
 LOOKS = 4  # at the counters of a tunnel within the silence that ends it
 
@@ -92,7 +92,7 @@ STATES: StateTable[Change] = StateTable(
             "call": Waiting.CALLED,
             "strand": Waiting.STRANDED,
         },
-        Waiting.HERALDED: {**_WAITS, "give up": None},
+        Waiting.HERALDED: {**_WAITS, "herald": Waiting.HERALDED, "give up": None},
         Waiting.CALLED: {**_WAITS, "call": Waiting.CALLED, "give up": None},
         Waiting.EXPECTED: {**_WAITS, "give up": None},
         Waiting.SETTLING: _WAITS,
@@ -197,10 +197,11 @@ class InFlight(Part):
     # At the new access node ----------------------------------------------------------------------------------------
 
     def herald(self, mobile: Mobile, *, now: float) -> list[Action]:
-        """The device asks to register: hold packets that the home agent sends before its reply arrives."""
-        if mobile.home_address in self._flights:
+        """The device asks to register, perhaps again: hold packets that the home agent sends before its reply arrives."""
+        flight = self._flights.get(mobile.home_address, Flight(mobile))
+        if not flight.over and flight.waiting is not Waiting.HERALDED:
             return []
-        return self._wait(Flight(mobile).at("herald", Waiting.HERALDED), now + HERALD)
+        return self._wait(replace(flight, mobile=mobile).at("herald", Waiting.HERALDED), now + HERALD)
 
     def call(self, mobile: Mobile, until: float) -> list[Action]:
         """The device is paged, and its packets come before it: hold them. Nothing if they wait or go on already."""
