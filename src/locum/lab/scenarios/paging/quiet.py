@@ -1,6 +1,6 @@
-"""Background noise in fast motion against kinds of paging: wake-ups, missed events, false wakes and seconds awake (P1, P14).
+"""Background noise in fast motion against kinds of paging: wake-ups, missed events, false wakes and seconds awake (P1, P3, P14, P15).
 
-The device is paged by every packet, or by rules. After each wake it stays awake for a while and falls asleep again. What is on
+The device is paged by every packet, by rules, or by an entry of its event table at the stand-in. After each wake it stays awake for a while and falls asleep again. What is on
 its access link alone, ARP and mDNS, wakes nobody.
 """
 
@@ -18,11 +18,10 @@ from locum.lab.processes import Program, wait_until
 from locum.lab.programs.paging.noise import ALERT, DEVICE_PORT, SERVER_PORT
 from locum.lab.report.checks import Checks
 from locum.lab.scenario import Scenario
+from locum.lab.scenarios.paging.fig11 import AGENTS, STAND_IN
 from locum.lab.steps.paging import (
-    ASSOCIATIONS,
     HOME,
     PATIENCE,
-    fall_asleep,
     judge_outcomes,
     paging,
     sent_and_ended,
@@ -37,11 +36,15 @@ LINGER = 1.0
 """Seconds that the device is awake at least after it was woken."""
 LIMITS: Mapping[str, int | float] = {"pages_per_hour": 3600, "page_burst": 1000, "page_rule_interval": 0.0}
 """No limits: what the kinds of paging do is to be seen."""
-MODES = {
-    "every": ("--priority", "7", "--page"),
-    "rules": ("--priority", "7", "--page", "--protocol", "udp", "--source-port", str(SERVER_PORT)),
+_SERVER = ("--protocol", "udp", "--source-port", str(SERVER_PORT))
+MODES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "every": (("--priority", "7", "--page"),),
+    "rules": (("--priority", "7", "--page", *_SERVER),),
+    "events": (("--priority", "7", "--agent", "--to", "mnps", *_SERVER), ("--priority", "8", "--hold")),
 }
-"""Rules of each kind of paging: every packet, and those of one server."""
+"""Rules of each kind of paging: every packet pages, those of one server do, or the stand-in gets those and decides."""
+WISH = ("event", "udp", "--app", "packet", "--where", f"text contains {ALERT.decode().strip()}", "--store")
+"""Condition of the event table; the device gets the packet as an event."""
 
 
 @dataclass(slots=True)
@@ -63,19 +66,27 @@ class PageQuiet(Scenario):
     """An hour of noise for each kind of paging."""
 
     name = "page-quiet"
-    title = "an hour of background noise in fast motion, against pages by every packet and by rules"
+    title = (
+        "an hour of background noise in fast motion, against pages by every packet, by rules and by events"
+    )
     exhaustive = True
-    plan = Plan(associations=ASSOCIATIONS, tables={"ha": paging(**LIMITS)})
+    plan = Plan(associations=AGENTS, tables={"ha": paging(**LIMITS), "mnps": STAND_IN})
     hours: ClassVar[float] = 1.0
 
     def play(self, lab: Lab) -> None:
         lab.wait_registered()
         self.modes = [self._mode(lab, name) for name in MODES]
+        events = [row["detail"]["text"] for row in lab.ask("mn", "event list") if row["app"] == "packet"]
+        self.brought = {int(text.removeprefix(ALERT.decode())) for text in events}
 
     def _mode(self, lab: Lab, name: str) -> Mode:
-        lab.command("ha", "flow", "add", "--home-address", HOME, *MODES[name])
+        for options in MODES[name]:
+            lab.command("ha", "flow", "add", "--home-address", HOME, *options)
+        if name == "events":
+            lab.command("mn", "wake-on", *WISH)
         mode = Mode(name)
-        fall_asleep(lab)
+        lab.command("mn", "sleep")
+        wait_until("its rules to be in force", lambda: _live(lab), PATIENCE)
         mode.begin = lab.timeline.mark("noise-begins", mode=name)
         link = lab.topology.radio("an1").near.interface
         noises = [
@@ -131,17 +142,22 @@ class PageQuiet(Scenario):
             name = mode.name
             checks.at_least(f"{name}_events", len(own), 1, "events")
             there = {number for time, number in came if mode.begin <= time <= mode.over}
+            if mode.name == "events":
+                there |= self.brought
             missed = [number for _time, number in own if number not in there]
             checks.equal(f"{name}_missed_events", len(missed), 0, "events")
             wakes = len(mode.awake)
             false = sum(
                 not any(begin - 1.0 <= time <= end for time, _number in own) for begin, end in mode.awake
             )
-            checks.fact(f"{name}_wakes", wakes, "wakes")
+            if name == "events":
+                checks.at_most(f"{name}_wakes", wakes, len(own), "wakes")
+            else:
+                checks.fact(f"{name}_wakes", wakes, "wakes")
             checks.fact(f"{name}_false_wakes", false, "wakes")
             checks.fact(f"{name}_awake_s", sum(end - begin for begin, end in mode.awake), "s")
             checks.fact(f"{name}_noise", json.dumps(mode.noise))
-        seconds = [sum(end - begin for begin, end in mode.awake) for mode in self.modes]
+        seconds = [sum(end - begin for begin, end in mode.awake) for mode in self.modes[:2]]
         checks.holds("rules_let_it_sleep_longer", seconds == sorted(seconds, reverse=True))
         judge_outcomes(lab, checks)
 
@@ -150,8 +166,13 @@ class PageQuietBrief(PageQuiet):
     """Six minutes."""
 
     name = "page-quiet-brief"
-    title = "six minutes of background noise in fast motion, against pages by every packet and by rules"
+    title = "six minutes of background noise in fast motion, against pages by every packet, by rules and by events"
     hours: ClassVar[float] = 0.1
+
+
+def _live(lab: Lab) -> bool:
+    """True if each rule of the device is in the home agent's kernel."""
+    return all(found["live"] for found in lab.flow_rules() if found["home_address"] == HOME)
 
 
 def _noise(lab: Lab, node: str, mode: str, where: list[str], hours: float) -> Program:
