@@ -1,4 +1,4 @@
-"""What a page brings, on real nodes: the device's profile to its access node (P8), its address to the device (P9)."""
+"""Profiles that pages bring to access nodes (P8), and addresses that they bring to devices (P9), on real nodes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
