@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from locum.lab.network.place import LabPlace
-from locum.lab.network.topology import HOME_NETWORK4, HOME_NETWORK6, Topology
+from locum.lab.network.topology import HOME_NETWORK4, HOME_NETWORK6, RENTED, Topology
 from locum.lab.patience import patient
 
 Value = str | int | float | bool | Sequence[str] | Sequence[int] | None
@@ -63,12 +63,18 @@ class Plan:
     """Control associations besides those that every lab has."""
     routers: tuple[str, ...] = ()
     """Access nodes that are only routers here: without a daemon and without associations."""
+    network: str = "figure 5"
+    """Or `topology.RENTED`, in which commands of the scenario start the daemons."""
+    machines: tuple[str, ...] = ()
+    """Nodes with files of their own, as fresh machines have them (`lab/network/machines.py`)."""
     kinds: Mapping[str, str] = field(default_factory=dict)
     """Kinds of application proxies that are installed in this lab alone, with the class of each (MODULE:CLASS)."""
 
     @property
     def daemons(self) -> tuple[str, ...]:
         """The nodes that run a daemon, in the order in which they are started."""
+        if self.network == RENTED:
+            return ()
         second = ("mnps2",) if "mnps2" in self.extras else ()
         more = tuple(node for node in self.tables if node not in (*DAEMONS, "mnps2", "evil"))
         found = (*DAEMONS[:-1], *second, *more, DAEMONS[-1], *(("evil",) if self.other_mobile else ()))

@@ -22,7 +22,7 @@ from locum.lab.timeline import Event
 from locum.lab.world import Lab
 from locum.node.control.client import NodeUnreachable
 
-LADDER_COLUMNS = ("mn", "an1", "an2", "ha", "an3", "mnps", "mnps2")
+LADDER_COLUMNS = ("mn", "mn2", "an1", "an2", "srv", "ha", "an3", "mnps", "mnps2")
 LADDER_NOTES = frozenset(
     (
         "asleep",

@@ -21,10 +21,11 @@ from locum.lab.captures import measure
 from locum.lab.captures.capture import Captures
 from locum.lab.configuration import HOME_ADDRESS4, HOME_ADDRESS6, Configuration, Plan
 from locum.lab.errors import Interrupted, LabError
+from locum.lab.network import machines
 from locum.lab.network.namespaces import Network, run
 from locum.lab.network.place import LabPlace
 from locum.lab.network.radio import Listening
-from locum.lab.network.topology import Topology, figure_5
+from locum.lab.network.topology import RENTED, Topology, figure_5, rented
 from locum.lab.processes import Processes, Program, is_frozen, wait_until
 from locum.lab.timeline import Event, Timeline
 from locum.node.control.client import NodeClient, NodeRefused, NodeUnreachable
@@ -77,7 +78,9 @@ class Lab:
         self.output = output.absolute()
         self.plan = plan or Plan()
         self.keep = keep
-        self.topology: Topology = figure_5(self.plan.extras, self.plan.domains)
+        self.topology: Topology = (
+            rented() if self.plan.network == RENTED else figure_5(self.plan.extras, self.plan.domains)
+        )
         self.timeline = Timeline(self.output / "events", listener)
         self.daemons: dict[str, Program] = {}
         self._capture = captures
@@ -112,7 +115,10 @@ class Lab:
         self.configuration = Configuration(self.place, self.topology, self.plan, self.output)
         self.place.mount_bpf()
         self.network.build()
-        self.network.set_radio("an2", up=False)
+        for node in self.plan.machines:
+            machines.make(self.place, node)
+        if self.plan.network != RENTED:
+            self.network.set_radio("an2", up=False)
         self.configuration.write()
         if self.plan.mode == "colocated":
             self.give_care_of_address("an1")

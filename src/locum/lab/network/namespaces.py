@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 
 from locum.lab.errors import LabError
+from locum.lab.network import machines
 from locum.lab.network.place import LabPlace
 from locum.lab.network.radio import Frames, Listening, SleepyRadio
 from locum.lab.network.topology import HOME_NETWORK4, HOME_NETWORK6, MTU, Link, Node, Place, Topology
@@ -44,8 +45,11 @@ def run(command: Sequence[str], stdin: str | None = None) -> str:
 
 
 def inside(place: LabPlace, node: str) -> list[str]:
-    """The prefix that runs a command in a node's network namespace and nothing else of it: /sys stays."""
-    return ["nsenter", f"--net={place.namespace_path(node)}", "--"]
+    """The prefix that runs a command in a node's network namespace and nothing else of it: /sys stays.
+
+    A node that is a machine of its own (`machines.py`) has its files too.
+    """
+    return machines.enter(place, node) or ["nsenter", f"--net={place.namespace_path(node)}", "--"]
 
 
 class Network:

@@ -154,6 +154,12 @@ class LabPlace:
             if entry.name.isdigit() and namespace_inode(int(entry.name)) in inodes:
                 yield int(entry.name)
 
+    def processes_of(self, node: str) -> list[int]:
+        """Pids of everything that runs in a node's namespace."""
+        inode = self.namespace_path(node).stat().st_ino
+        pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        return [pid for pid in pids if namespace_inode(pid) == inode]
+
     def cgroups(self) -> list[Path]:
         """The cgroups that freezers of this lab's nodes made, perhaps empty ones of programs that are gone."""
         root = next(
@@ -162,7 +168,19 @@ class LabPlace:
         if root is None:
             return []
         nodes = [file.stem for file in (self.path / "config").glob("*.toml")]
-        return [path for node in nodes for path in cgroups_of(freezer_name(node, self.path / "run"), root)]
+        freezers = [
+            path for node in nodes for path in cgroups_of(freezer_name(node, self.path / "run"), root)
+        ]
+        return [*freezers, *self._machines_groups(root)]
+
+    def machine_group(self, node: str) -> str:
+        """The name of the control group of a node that is a machine of its own (`machines.py`)."""
+        return f"locum-lab-{self.identity}-{node}"
+
+    def _machines_groups(self, root: Path) -> list[Path]:
+        """Control groups of such nodes and those below, the innermost first."""
+        tops = root.glob(self.machine_group("*"))
+        return [Path(folder) for top in tops for folder, _names, _files in os.walk(top, topdown=False)]
 
     def mounts(self) -> list[str]:
         """Mount points below the lab's directory, innermost first."""

@@ -125,7 +125,8 @@ class Topology:
 
     nodes: tuple[Node, ...]
     links: tuple[Link, ...]
-    home: str
+    home: str | None
+    """None: no route leads to the home addresses."""
 
     def node(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)
@@ -194,7 +195,7 @@ class Topology:
             via, gateway = towards[min(hops)[1]]
             routes.append(Route(link.network4, via.address4(gateway).ip))
             routes.append(Route(link.network6, via.address6(gateway).ip))
-        if name != self.home:
+        if self.home is not None and name != self.home:
             via, gateway = towards[first_hop[self.home][1]]
             routes.append(Route(HOME_NETWORK4, via.address4(gateway).ip))
             routes.append(Route(HOME_NETWORK6, via.address6(gateway).ip))
@@ -290,6 +291,59 @@ def figure_5(extras: Collection[str] = (), domains: int = 1) -> Topology:
             nodes += _EXTRAS[name][0]
             links += _EXTRAS[name][1]
     return Topology(nodes, tuple(replace(link, domain=_domain(link, domains)) for link in links), home="ha")
+
+
+RENTED = "rented"
+"""Name of the network of `rented`, in a plan."""
+
+
+def rented() -> Topology:
+    """One rented server with one public address, two networks behind routers that translate, and two devices.
+
+    The devices get their addresses when they come into a network, as by DHCP.
+    """
+    return Topology(
+        nodes=(
+            Node("cn", Place.CORRESPONDENT),
+            Node("net", Place.ROUTER),
+            Node("srv", Place.SERVER),
+            Node("hr", Place.ROUTER),
+            Node("cr", Place.ROUTER),
+            Node("mn", Place.MOBILE_NODE),
+            Node("mn2", Place.MOBILE_NODE),
+        ),
+        links=(
+            Link(1, End("cn", "eth0", 10), End("net", "cn0", 1), rate=ACCESS_RATE),
+            Link(4, End("net", "srv0", 1), End("srv", "eth0", 2)),
+            Link(31, End("net", "home0", 1), End("hr", "wan0", 2)),
+            Link(32, End("net", "cafe0", 1), End("cr", "wan0", 2)),
+            Link(
+                41,
+                End("hr", "lan0", 1),
+                End("mn", "radio0", 0),
+                rate=RADIO_RATE,
+                radio=True,
+                private=True,
+            ),
+            Link(
+                42,
+                End("cr", "lan0", 1),
+                End("mn", "radio1", 0),
+                rate=RADIO_RATE,
+                radio=True,
+                private=True,
+            ),
+            Link(
+                43,
+                End("hr", "lan1", 1),
+                End("mn2", "radio0", 0),
+                rate=RADIO_RATE,
+                radio=True,
+                private=True,
+            ),
+        ),
+        home=None,
+    )
 
 
 def _domain(link: Link, domains: int) -> int:
