@@ -13,7 +13,7 @@ from typing import Final
 from locum.roles.action_values.addresses import JSON, Addr, Randomness
 from locum.roles.action_values.paging import PageAsked
 from locum.roles.actions import Action, Answered, Ask, Count, Emit, Event, NoAnswer
-from locum.roles.paging.limits import Budget, PageLimits
+from locum.roles.paging.limits import Budgets, PageLimits
 from locum.roles.paging.routine import word
 from locum.roles.parts import Part
 from locum.wire.control.paging.cause import ApplicationEvent
@@ -25,7 +25,7 @@ APP: Final = "classifier"
 FIRST_REQUEST: Final = 1 << 61  # up to the double, apart from other parts of a foreign agent
 PATIENCE: Final = 85.0  # seconds: a home agent answers when the page has ended
 MOST_ASKED: Final = 4096  # devices at once
-MOST_BUDGETS: Final = 16_384  # devices whose pages are counted; beyond, those that asked first begin anew
+MOST_BUDGETS: Final = 16_384  # devices whose pages are counted; fewer than a home agent has
 _PROTOCOLS: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
 
 
@@ -59,10 +59,9 @@ class ClassifierPages(Part):
         limits: PageLimits | None = None,
     ) -> None:
         self._classified, self._randomness = classified, randomness
-        self._limits = PageLimits() if limits is None else limits
         self._requests: dict[IPv4Address, _Request] = {}
         self._asked: dict[int, IPv4Address] = {}
-        self._budgets: dict[IPv4Address, Budget] = {}
+        self._budgets: Budgets[IPv4Address] = Budgets(limits or PageLimits(), MOST_BUDGETS)
         self._numbers = count(FIRST_REQUEST)
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
@@ -83,19 +82,9 @@ class ClassifierPages(Part):
             return [Count("classifier-page-folded", 1 + event.further)]
         if len(self._requests) >= MOST_ASKED:
             return [Count("classifier-page-limited")]
-        budget = self._budget(found.home_address, now)
-        if budget.wait(self._limits, found.rule, now) > 0:
+        if self._budgets.take(found.home_address, found.rule, now) > 0:
             return [Count("classifier-page-limited")]
-        budget.left -= 1
         return self._ask(event, found, now)
-
-    def _budget(self, home_address: IPv4Address, now: float) -> Budget:
-        budget = self._budgets.get(home_address)
-        if budget is None:
-            if len(self._budgets) >= MOST_BUDGETS:
-                del self._budgets[next(iter(self._budgets))]
-            budget = self._budgets[home_address] = Budget(self._limits.burst, now)
-        return budget
 
     def _ask(self, event: PageAsked, found: Classified, now: float) -> list[Action]:
         page = self._randomness.getrandbits(8 * PAGE_BYTES).to_bytes(PAGE_BYTES, "big")
@@ -126,8 +115,7 @@ class ClassifierPages(Part):
         if home_address is None:
             return []
         request = self._requests.pop(home_address)
-        if (budget := self._budgets.get(home_address)) is not None:
-            budget.ended(self._limits, request.classified.rule, now)
+        self._budgets.ended(home_address, request.classified.rule, now)
         if isinstance(event, NoAnswer):
             return [
                 Count("classifier-page-unanswered"),

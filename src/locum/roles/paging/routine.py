@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from locum.roles.action_values.addresses import JSON, Addr, Randomness
 from locum.roles.action_values.paging import PageForwarding
 from locum.roles.actions import Action, Answered, Ask, Count, Emit, NoAnswer
-from locum.roles.paging.limits import Budget, PageLimits
+from locum.roles.paging.limits import MOST_BUDGETS, Budgets, PageLimits
 from locum.roles.timers import Deadlines
 from locum.wire.control.paging.cause import Cause, CommandCause, EventCause, PacketCause
 from locum.wire.control.paging.outcome import PAGE_BYTES, AnsweredBy, Outcome, PageAnswer, decode_page_answer
@@ -30,7 +30,6 @@ RETRY_FIRST: Final = 0.5  # seconds after an attempt that failed
 RETRY_MAX: Final = 8.0
 FIRST_REQUEST: Final = 1 << 33  # above the numbers of a role's other requests
 MOST_PAGES: Final = 65_536  # in progress at once
-MOST_BUDGETS: Final = 65_536  # devices whose pages are counted; beyond, full budgets are forgotten
 LAST_ENDED: Final = 256  # outcomes for users
 
 # Outcomes of an attempt after which another one may end better
@@ -111,7 +110,7 @@ class PagingRoutine:
         self._asked: dict[int, Addr] = {}
         self._numbers = count(FIRST_REQUEST)
         self._due: Deadlines[Addr] = Deadlines()
-        self._budgets: dict[Addr, Budget] = {}
+        self._budgets: Budgets[Addr] = Budgets(limits, MOST_BUDGETS)
         self.ended: dict[Addr, PageEnded] = {}  # the last one of each device, LAST_ENDED in all
         self.reached: Callable[[PageInProgress, float], list[Action]] = lambda _page, _now: []  # by an answer
 
@@ -224,21 +223,7 @@ class PagingRoutine:
             return 0.0
         if len(self._pages) >= MOST_PAGES:
             return RETRY_MAX
-        budget = self._budgets.get(page.home_address)
-        if budget is None:
-            if len(self._budgets) >= MOST_BUDGETS:
-                self._forget_budgets(now)
-            budget = self._budgets[page.home_address] = Budget(self._limits.burst, now)
-        wait = budget.wait(self._limits, _rule(page.cause), now)
-        if wait <= 0:
-            budget.left -= 1
-        return max(wait, 0.0)
-
-    def _forget_budgets(self, now: float) -> None:
-        """Full ones; if all are in use, the oldest half: their devices begin anew."""
-        limits, before = self._limits, self._budgets
-        kept = {home: budget for home, budget in before.items() if not budget.is_full(limits, now)}
-        self._budgets = kept if len(kept) < MOST_BUDGETS else dict([*kept.items()][MOST_BUDGETS // 2 :])
+        return self._budgets.take(page.home_address, _rule(page.cause), now)
 
     def _attempt(self, page: PageInProgress, now: float) -> list[Action]:
         page.delayed = False
@@ -301,9 +286,7 @@ class PagingRoutine:
         if page.request is not None:
             self._asked.pop(page.request, None)
             page.request = None
-        rule = _rule(page.cause)
-        if rule is not None and (budget := self._budgets.get(page.home_address)) is not None:
-            budget.ended(self._limits, rule, now)
+        self._budgets.ended(page.home_address, _rule(page.cause), now)
         return self._conclude(PageEnded(page, outcome, now, text))
 
     def _conclude(self, ended: PageEnded) -> list[Action]:

@@ -24,7 +24,7 @@ from locum.roles.paging.left_rules import (
     left_changed,
 )
 from locum.roles.paging.sent import latest
-from locum.roles.parts import Part
+from locum.roles.parts import Part, readable
 from locum.roles.rules import DEFAULT, both_families
 from locum.roles.timers import Deadlines
 from locum.security.association import Replay
@@ -100,15 +100,8 @@ class LeftRules(Part):
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Start with the sets of an earlier run; the bindings are restored after this, and forward."""
-        actions: list[Action] = []
-        for row in sorted((row for row in rows if row.table == TABLE), key=_age):
-            address, _, sender = row.key.partition(" ")
-            try:
-                home = self._homes.get(IPv4Address(address))
-                found = LeftSet.from_row(sender, row.value)
-            except (ValueError, KeyError, TypeError):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-                continue
+        found_sets, actions = readable(rows, TABLE, self._read)
+        for row, (home, found) in sorted(found_sets, key=lambda pair: _age(pair[0])):
             if home is None:
                 actions.append(Forget(row.table, row.key))
                 continue
@@ -120,6 +113,11 @@ class LeftRules(Part):
             actions += left_changed(home.mobile.home_address, before, home.left, "expired")
             actions += self._refit(home, home.mobile.rules)
         return actions
+
+    def _read(self, row: Persist) -> tuple[Home | None, LeftSet]:
+        """The device of a row, None if the home agent knows it no longer, and its set."""
+        address, _, sender = row.key.partition(" ")
+        return self._homes.get(IPv4Address(address)), LeftSet.from_row(sender, row.value)
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
         """Messages 1204 and 1208, and steps of the wall clock, which concern others as well."""

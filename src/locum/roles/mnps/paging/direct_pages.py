@@ -22,7 +22,6 @@ from locum.roles.actions import (
     Count,
     Emit,
     Event,
-    Forget,
     NoAnswer,
     Persist,
     WallClockStepped,
@@ -36,8 +35,8 @@ from locum.roles.mnps.paging.page_redirects import PageRedirects
 from locum.roles.mnps.parts import WaitingPart
 from locum.roles.paging.direct_calls import Unsealable, fitted, read_answer, write_call
 from locum.roles.paging.events import Firing
-from locum.roles.paging.limits import Budget
-from locum.roles.parts import Parts
+from locum.roles.paging.limits import MOST_BUDGETS, Budgets
+from locum.roles.parts import Parts, readable
 from locum.roles.timers import Deadlines
 from locum.security.replay import difference, next_identification, ntp64
 from locum.security.sealing import NONCE_BYTES
@@ -68,8 +67,6 @@ RETRY_MAX: Final = 8.0
 LIMITED_LEAST: Final = 0.5  # seconds until limits are looked at again
 BELIEVED: Final = 60
 """Seconds that a device lets the time of a call be off."""
-MOST_BUDGETS: Final = 65_536
-"""Devices whose pages are counted; beyond, full budgets are forgotten, and then the oldest half."""
 MOST_STATES: Final = 4096
 """States of proxies that are kept; beyond, the oldest is forgotten."""
 
@@ -117,7 +114,7 @@ class DirectPages(WaitingPart):
         self._queues: dict[Addr, dict[int, Firing]] = {}  # by device and entry
         self._asked: dict[int, Addr] = {}
         self._due: Deadlines[Addr] = Deadlines()
-        self._budgets: dict[Addr, Budget] = {}
+        self._budgets: Budgets[Addr] = Budgets(self._limits, MOST_BUDGETS)
         self._states: dict[tuple[bytes, str], Mapping[str, object] | None] = {}
         self._maybe_awake: set[Addr] = set()
         self._numbers = count(FIRST_REQUEST)
@@ -153,17 +150,11 @@ class DirectPages(WaitingPart):
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Begin the pages of an earlier run again."""
         actions = self._parts.restore(rows, now=now)
-        for row in rows:
-            if row.table != rows_of.TABLE:
-                continue
-            try:
-                home_address, firing = rows_of.read(row.value)
-            except (ValueError, KeyError, TypeError, WireError):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
-                continue
+        found, refused = readable(rows, rows_of.TABLE, lambda row: rows_of.read(row.value))
+        for _row, (home_address, firing) in found:
             self._queues.setdefault(home_address, {})[firing.entry.identifier] = firing
             self._due.set(home_address, now)
-        return actions
+        return [*actions, *refused]
 
     def happened(self, event: Event, *, now: float) -> list[Action] | None:
         """Answers of access nodes and of the location server; None: others need the event."""
@@ -424,18 +415,7 @@ class DirectPages(WaitingPart):
 
     def _limited(self, home: Addr, now: float) -> float:
         """Seconds until the limits allow a page of this device; 0: now, and it is counted."""
-        budget = self._budgets.get(home)
-        if budget is None:
-            if len(self._budgets) >= MOST_BUDGETS:
-                kept = {it: left for it, left in self._budgets.items() if not left.is_full(self._limits, now)}
-                self._budgets = (
-                    kept if len(kept) < MOST_BUDGETS else dict([*kept.items()][MOST_BUDGETS // 2 :])
-                )
-            budget = self._budgets[home] = Budget(self._limits.burst, now)
-        wait = budget.wait(self._limits, None, now)
-        if wait <= 0:
-            budget.left -= 1
-        return max(wait, 0.0)
+        return self._budgets.take(home, None, now)
 
     def _random(self, size: int) -> bytes:
         return self._randomness.getrandbits(8 * size).to_bytes(size, "big")

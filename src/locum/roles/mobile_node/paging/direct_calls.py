@@ -17,7 +17,6 @@ from locum.roles.actions import (
     Count,
     Emit,
     Event,
-    Forget,
     Persist,
     SendRegistration,
     WallClockStepped,
@@ -25,7 +24,7 @@ from locum.roles.actions import (
 from locum.roles.mobile_node.page_calls import KEY, TABLE
 from locum.roles.paging.direct_calls import Unsealable, fits, read_call, write_answer
 from locum.roles.paging.matching import matches
-from locum.roles.parts import Part
+from locum.roles.parts import Part, readable
 from locum.security.replay import difference, ntp64
 from locum.security.sealing import NONCE_BYTES
 from locum.wire.control.paging.cause import ApplicationEvent
@@ -67,6 +66,11 @@ class _Last:
     answer: bytes = b""
 
 
+def _read(row: Persist) -> tuple[Addr, _Last]:
+    page, answer = (bytes.fromhex(str(row.value[name])) for name in ("page", "answer"))
+    return ip_address(row.key), _Last(page, int(str(row.value["identification"])), answer)
+
+
 class DirectCalls(Part):
     """The calls for one device. `asleep` tells whether it sleeps or is about to; `wake` wakes it."""
 
@@ -86,16 +90,8 @@ class DirectCalls(Part):
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Continue with the calls that were answered in an earlier run."""
-        actions: list[Action] = []
-        for row in rows:
-            if row.table != TABLE or row.key == KEY:
-                continue
-            try:
-                page, answer = (bytes.fromhex(str(row.value[name])) for name in ("page", "answer"))
-                last = _Last(page, int(str(row.value["identification"])), answer)
-                self._last[ip_address(row.key)] = last
-            except (ValueError, KeyError, TypeError):
-                actions += [Count("unreadable-row"), Forget(row.table, row.key)]
+        found, actions = readable([row for row in rows if row.key != KEY], TABLE, _read)
+        self._last.update(last for _row, last in found)
         return actions
 
     def called(self, message: bytes, source: Source, *, now: float) -> list[Action]:

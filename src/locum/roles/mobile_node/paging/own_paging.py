@@ -13,7 +13,6 @@ from locum.roles.action_values.apps import AppOrder
 from locum.roles.actions import (
     Action,
     Answered,
-    Count,
     Emit,
     Event,
     Forget,
@@ -27,7 +26,7 @@ from locum.roles.mobile_node.paging.open_flows import OpenFlows
 from locum.roles.mobile_node.paging.telling import TABLE, Telling, Told
 from locum.roles.mobile_node.paging.wishes import MAX_WISHES, Wish
 from locum.roles.mobile_node.states import ComingUp, Down, SendingBack, SleepState, Up
-from locum.roles.parts import Part, Parts
+from locum.roles.parts import Part, Parts, readable
 from locum.roles.registrant.attachment import Attachment, Outcome, RegistrationAccepted
 from locum.roles.registrant.registrant import RegistrationClient
 from locum.wire.control import Flow
@@ -231,14 +230,7 @@ class OwnPaging(Part):
 
     def restore(self, rows: Sequence[Persist], *, now: float) -> list[Action]:
         """Wishes of an earlier run, and nodes that were told something."""
-        actions: list[Action] = []
-        for row in rows:
-            if row.table != TABLE:
-                continue
-            try:
-                self._restore(row)
-            except (ValueError, KeyError, TypeError):
-                actions += [Count("unreadable-row"), Forget(TABLE, row.key)]
+        _found, actions = readable(rows, TABLE, self._restore)
         self._due = True
         return actions
 
