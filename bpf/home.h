@@ -16,6 +16,8 @@ static __noinline int send_copies(struct __sk_buff *skb, struct work *w, __u32 t
 		w->packet.hops--;
 		w->flags &= ~FORWARDED;
 	}
+	if (as_frame(skb))
+		return -1;
 	u->copying = 1;
 	for (i = 1; i < LOCUM_MAX_TUNNELS; i++) {
 		if (i >= tunnels)
@@ -67,6 +69,12 @@ static __noinline int to_tunnels(struct __sk_buff *skb, struct work *w, const st
 		}
 		if (send_copies(skb, w, b->tunnels))
 			return dropped(skb, ENCAPSULATION_FAILED);
+		if (!LINK_HEADER) { /* the packet is a frame now, so it goes the way of its copies */
+			skb->mark = LOCUM_MARK_COPY;
+			skb->cb[0] = ENCAPSULATED;
+			skb->cb[1] = 0;
+			return bpf_redirect(w->tap, 0);
+		}
 	}
 	return into_tunnel(skb, w, &b->tunnel, e);
 }
@@ -234,12 +242,17 @@ static __noinline int send_copy(struct __sk_buff *skb, struct work *w)
 	const struct locum_binding_more *more = find_more(&w->packet.destination);
 	struct locum_entry *e;
 	const struct locum_binding *b = counted_binding(&w->packet.destination, &e);
-	__u32 number = (skb->mark & 0xffff) - 1;
+	__u32 copy = skb->mark & 0xffff, number = copy - 1;
 	int action;
 
-	if (!b || !more || number >= LOCUM_MAX_TUNNELS - 1 || number + 1 >= b->tunnels)
+	if (!b || !more || copy >= b->tunnels)
 		return dropped(skb, STRAY);
-	action = into_tunnel(skb, w, &more->others[number], e);
+	if (!copy)
+		action = into_tunnel(skb, w, &b->tunnel, e);
+	else if (number < LOCUM_MAX_TUNNELS - 1)
+		action = into_tunnel(skb, w, &more->others[number], e);
+	else
+		return dropped(skb, STRAY);
 	return action == LOCALLY ? locally(skb, w) : action;
 }
 

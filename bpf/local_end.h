@@ -100,6 +100,8 @@ static __always_inline int pass_here(struct __sk_buff *skb, struct work *w)
 	skb->mark = LOCUM_MARK_LOCAL | 1;
 	if (!(w->flags & AT_EGRESS))
 		return pass_inner(skb, w, LOCAL);
+	if (as_frame(skb))
+		return dropped(skb, DECAPSULATION_FAILED);
 	skb->cb[0] = LOCAL;
 	skb->cb[1] = 0;
 	return bpf_redirect(w->tap, BPF_F_INGRESS);

@@ -250,11 +250,10 @@ static __always_inline int read_packet(struct __sk_buff *skb, struct work *w)
 		family = 6;
 	else
 		return -1;
-	return parse_packet(skb, &w->packet, ETHERNET, skb->len, family);
+	return parse_packet(skb, &w->packet, LINK_HEADER, skb->len, family);
 }
 
-SEC("tc")
-int locum_ingress(struct __sk_buff *skb)
+static __always_inline int ingress(struct __sk_buff *skb)
 {
 	__u32 zero = 0, refusal;
 	struct locum_settings *s = bpf_map_lookup_elem(&settings, &zero);
@@ -322,6 +321,25 @@ int locum_ingress(struct __sk_buff *skb)
 	if (action == UNDECIDED)
 		action = by_source(skb, w, skb->ifindex);
 	return action == UNDECIDED ? passed(skb, PASSED) : action;
+}
+
+SEC("tc")
+int locum_ingress(struct __sk_buff *skb)
+{
+	return ingress(skb);
+}
+
+/* At the ingress of a link without link-layer headers (WireGuard, TUN, PPP): the packet gets one, and is like any other then.
+ * The stack does not mind it, for it has the offset of the network header.
+ */
+SEC("tc")
+int locum_bare(struct __sk_buff *skb)
+{
+	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
+		return passed(skb, PASSED);
+	if (put_link_header(skb))
+		return dropped(skb, DECAPSULATION_FAILED);
+	return ingress(skb);
 }
 
 /* The flow is suspended, or it may be: w->refused. */
@@ -465,7 +483,7 @@ int locum_measure(struct __sk_buff *skb)
 
 	if (!w || read_packet(skb, w) || w->packet.family != 4)
 		return TC_ACT_SHOT;
-	if (bpf_skb_load_bytes(skb, ETHERNET + offsetof(struct iphdr, ttl), &hops, 4))
+	if (bpf_skb_load_bytes(skb, LINK_HEADER + offsetof(struct iphdr, ttl), &hops, 4))
 		return TC_ACT_SHOT;
 	action = to_home_address(skb, w);
 	if (action == UNDECIDED)
@@ -473,7 +491,7 @@ int locum_measure(struct __sk_buff *skb)
 	if (skb->len <= before)
 		return action;
 	if (bpf_skb_adjust_room(skb, -(__s32)(skb->len - before), BPF_ADJ_ROOM_MAC, 0) ||
-	    bpf_skb_store_bytes(skb, ETHERNET + offsetof(struct iphdr, ttl), &hops, 4, 0))
+	    bpf_skb_store_bytes(skb, LINK_HEADER + offsetof(struct iphdr, ttl), &hops, 4, 0))
 		return TC_ACT_SHOT;
 	return action;
 }

@@ -66,10 +66,10 @@ static __noinline __u32 widen(struct __sk_buff *skb, struct work *w, struct tunn
 	h.inner.check = ~fold_words(&h.inner, sizeof(h.inner) / 4 + OPTION_WORDS, 0);
 	growth = sizeof(h.outer) - size;
 	if (bpf_skb_adjust_room(skb, growth, BPF_ADJ_ROOM_MAC, 0) ||
-	    bpf_skb_store_bytes(skb, ETHERNET, &h, sizeof(h.outer) + rest + 1, BPF_F_RECOMPUTE_CSUM))
+	    bpf_skb_store_bytes(skb, LINK_HEADER, &h, sizeof(h.outer) + rest + 1, BPF_F_RECOMPUTE_CSUM))
 		return DECAPSULATION_FAILED;
 	p->length += growth;
-	p->payload = ETHERNET + sizeof(h.outer);
+	p->payload = LINK_HEADER + sizeof(h.outer);
 	p->protocol = IPPROTO_IPIP;
 	t->inner = p->payload;
 	return 0;
@@ -107,8 +107,8 @@ static __noinline int write_minimal(struct __sk_buff *skb, struct work *w, const
 	h.ip.check = 0;
 	h.ip.check = ~fold_words(&h.ip, sizeof(h.ip) / 4, 0);
 	if (size == sizeof(h.m))
-		return bpf_skb_store_bytes(skb, ETHERNET, &h, sizeof(h), 0);
-	return bpf_skb_store_bytes(skb, ETHERNET, &h, sizeof(h) - sizeof(h.m.source), 0);
+		return bpf_skb_store_bytes(skb, LINK_HEADER, &h, sizeof(h), 0);
+	return bpf_skb_store_bytes(skb, LINK_HEADER, &h, sizeof(h) - sizeof(h.m.source), 0);
 }
 
 #endif

@@ -6,6 +6,12 @@
 #define LOCUM_PARSE_H
 
 #define ETHERNET 14
+/* Length of the link-layer header before the packet. LOCUM_BARE: this object is for packets that leave by links without one. */
+#ifdef LOCUM_BARE
+#define LINK_HEADER 0
+#else
+#define LINK_HEADER ETHERNET
+#endif
 #define MAX_EXTENSIONS 8
 #define PORT_REGISTRATION 434
 #define MIP_TUNNEL_DATA 4

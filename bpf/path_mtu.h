@@ -150,7 +150,7 @@ static __noinline int in_pieces(struct __sk_buff *skb, struct work *w, const str
 	asm volatile("" : "+r"(rest));
 	if (!s || rest >= HELD_BYTES - 1)
 		return dropped(skb, TOO_LARGE);
-	if (bpf_skb_load_bytes(skb, ETHERNET, s->bytes, rest + 1))
+	if (bpf_skb_load_bytes(skb, LINK_HEADER, s->bytes, rest + 1))
 		return dropped(skb, ENCAPSULATION_FAILED);
 	__builtin_memset(&s->header, 0, sizeof(s->header));
 	name_tunnel(&s->header, t, HELD_PIECES, mtu);

@@ -109,11 +109,28 @@ static __always_inline int dropped(struct __sk_buff *skb, __u32 reason)
 	return TC_ACT_SHOT;
 }
 
+static __always_inline int store_ethertype(struct __sk_buff *skb, __be16 type)
+{
+	return bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &type, 2, 0);
+}
+
 static __always_inline int set_ethertype(struct __sk_buff *skb, __u8 family)
 {
-	__be16 type = family == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+	if (!LINK_HEADER)
+		return 0; /* the kernel has the family with the buffer */
+	return store_ethertype(skb, family == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6));
+}
 
-	return bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &type, 2, 0);
+/* A link-layer header before a packet that came, or would leave, without one. Its addresses are zero: of nobody. */
+static __always_inline int put_link_header(struct __sk_buff *skb)
+{
+	return bpf_skb_change_head(skb, ETHERNET, 0) || store_ethertype(skb, skb->protocol);
+}
+
+/* Redirections to a link with link-layer headers take no packet without one. */
+static __always_inline int as_frame(struct __sk_buff *skb)
+{
+	return LINK_HEADER ? 0 : put_link_header(skb);
 }
 
 #include "renew.h"
@@ -141,7 +158,7 @@ __noinline int decapsulate(struct __sk_buff *skb, struct work *w)
 	w->packet.payload -= w->strip;
 	if (w->packet.route)
 		w->packet.route -= w->strip;
-	w->packet.offset = ETHERNET;
+	w->packet.offset = LINK_HEADER;
 	w->strip = 0;
 	return 0;
 }
@@ -357,12 +374,14 @@ __noinline int write_headers(struct __sk_buff *skb, const struct locum_tunnel *t
 	outer.type = v4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 	if (v4) {
 		write_v4(&outer.v4, t, protocol, p->length + extra + sizeof(outer.v4), p->tos);
-		failed = bpf_skb_store_bytes(skb, ETHERNET - 2, &outer.type, 2 + sizeof(outer.v4), 0);
-		at = ETHERNET + sizeof(outer.v4);
+		failed = LINK_HEADER ? bpf_skb_store_bytes(skb, ETHERNET - 2, &outer.type, 2 + sizeof(outer.v4), 0)
+				     : bpf_skb_store_bytes(skb, 0, &outer.v4, sizeof(outer.v4), 0);
+		at = LINK_HEADER + sizeof(outer.v4);
 	} else {
 		write_v6(&outer.v6, t, protocol, p->length + extra, p->tos);
-		failed = bpf_skb_store_bytes(skb, ETHERNET - 2, &outer.type, 2 + sizeof(outer.v6), 0);
-		at = ETHERNET + sizeof(outer.v6);
+		failed = LINK_HEADER ? bpf_skb_store_bytes(skb, ETHERNET - 2, &outer.type, 2 + sizeof(outer.v6), 0)
+				     : bpf_skb_store_bytes(skb, 0, &outer.v6, sizeof(outer.v6), 0);
+		at = LINK_HEADER + sizeof(outer.v6);
 	}
 	if (failed)
 		return -1;
@@ -485,6 +504,8 @@ __noinline int encapsulate(struct __sk_buff *skb, struct work *w, const struct l
 		return dropped(skb, ENCAPSULATION_FAILED);
 	if (cut)
 		return in_pieces(skb, w, t, r.mtu);
+	if (as_frame(skb))
+		return dropped(skb, ENCAPSULATION_FAILED);
 	mark = skb->mark & LOCUM_MARK_MASK;
 	if (!skb->mark || (mark >= LOCUM_MARK_MTU && mark <= LOCUM_MARK_LOCAL))
 		skb->mark = LOCUM_MARK_SENT;
@@ -523,7 +544,7 @@ __noinline int deliver(struct __sk_buff *skb, struct work *w, const struct locum
 	skb->mark = LOCUM_MARK_LOCAL; /* as it leaves, or in pieces: it has had its decision */
 	if (bpf_check_mtu(skb, ifindex, &mtu, 0, 0) || (skb->gso_size && segment_length(skb, p) > mtu))
 		return passed(skb, PASSED);
-	if (decrement_hops(skb, p))
+	if (decrement_hops(skb, p) || as_frame(skb))
 		return dropped(skb, DECAPSULATION_FAILED);
 	if ((!to.high && !to.low) || is_v4(&to) != v4)
 		to = p->destination;

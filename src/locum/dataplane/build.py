@@ -7,15 +7,26 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 OBJECTS = Path(__file__).parent / "objects"
+BARE = "locum.bpf.c"
+"""The source of two objects: the second has the programs for links without link-layer headers."""
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3")
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter")
 
 
 class BuildError(Exception):
     """Reason why compiling failed, in one line."""
+
+
+def _objects(source: Path) -> Iterator[tuple[str, ...]]:
+    """File, name of its object and definitions, of all objects that are made from a folder of sources."""
+    for file in sorted(source.glob("*.bpf.c")):
+        yield str(file), file.name.replace(".c", ".o")
+        if file.name == BARE:
+            yield str(file), "bare.bpf.o", "-DLOCUM_BARE"
 
 
 def compile_objects(source: Path, target: Path, *, warnings: bool = True) -> list[Path]:
@@ -29,11 +40,11 @@ def compile_objects(source: Path, target: Path, *, warnings: bool = True) -> lis
     multiarch = sysconfig.get_config_var("MULTIARCH")
     headers = ("-idirafter", f"/usr/include/{multiarch}") if multiarch else ()
     built = []
-    for file in sorted(source.glob("*.bpf.c")):
-        output = target / file.name.replace(".c", ".o")
+    for file, name, *defined in _objects(source):
+        output = target / name
         prefix = f"-ffile-prefix-map={source.parent}=."  # no path of the building machine in the object
         warned = WARNINGS if warnings else ("-w",)
-        command = [clang, *FLAGS, *warned, prefix, *headers, "-c", str(file), "-o", str(output)]
+        command = [clang, *FLAGS, *defined, *warned, prefix, *headers, "-c", file, "-o", str(output)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             hint = " (apt-get install libbpf-dev linux-libc-dev)" if "file not found" in result.stderr else ""

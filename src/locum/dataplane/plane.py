@@ -20,6 +20,7 @@ from locum.dataplane.kernel.attach import Attachments, Displacement, check_bpffs
 from locum.dataplane.kernel.device import Reinjection
 from locum.dataplane.kernel.entries import open_entries, settle, settle_some
 from locum.dataplane.kernel.groups import GroupTable
+from locum.dataplane.kernel.hooks import bare
 from locum.dataplane.kernel.host.inheritance import give_to_heir, hand_over
 from locum.dataplane.kernel.host.numbering import claim
 from locum.dataplane.kernel.host.sysctls import Sysctls
@@ -83,7 +84,7 @@ class DataPlane:
             OBJECT,
             limits.sizes(),
             directory / "maps",
-            programs=(*names.values(), entries.PROGRAM),
+            programs=(*names.values(), bare.INGRESS, entries.PROGRAM),
             needed=maps.FIXED_TABLES,
             kept=("found_sysctls",),
         )
@@ -99,7 +100,10 @@ class DataPlane:
         self.number = claim(route, self._device.ifindex)  # among the nodes of this namespace
         self._uses = Uses(self._object.maps["settings"])
         self._uses.number(self.number)
-        self._attachments = Attachments(directory / "links", programs, route, number=self.number, tcx=tcx)
+        without_headers = bare.BarePrograms(self._object)
+        self._attachments = Attachments(
+            directory / "links", programs, route, number=self.number, tcx=tcx, bare=without_headers
+        )
         self._attachments.deferred = self._replacement.unfilled
         self._prepare_device()
         self.renewal = Renewal(

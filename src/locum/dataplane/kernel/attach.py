@@ -7,7 +7,7 @@ judged as they came, and others see leaving packets as they are on the wire. A p
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,10 @@ from locum.dataplane.kernel.libbpf import (
 )
 
 BPFFS_MAGIC = 0xCAFE4A11
-ARPHRD_ETHER = 1
+WITH_ETHERNET = (1,)
+"""ARPHRD_ETHER; tap devices, bridges and Wi-Fi have it too."""
+BARE = (512, 519, 0xFFFE)
+"""ARPHRD_PPP, ARPHRD_RAWIP (WWAN) and ARPHRD_NONE (TUN, WireGuard): packets begin with their IP header."""
 TCX = {"ingress": links.INGRESS, "egress": links.EGRESS}
 
 
@@ -59,7 +62,10 @@ class Displacement:
 
 
 class Attachments:
-    """The interfaces that have the programs. `programs` are file descriptors by direction."""
+    """The interfaces that have the programs. `programs` are file descriptors by direction.
+
+    `bare` gives those for links without link-layer headers (WireGuard, TUN, PPP, WWAN); it is called with the first such link.
+    """
 
     def __init__(
         self,
@@ -69,11 +75,13 @@ class Attachments:
         *,
         number: int = 0,
         tcx: bool = True,
+        bare: Callable[[], dict[str, int]] | None = None,
     ) -> None:
         self._directory = directory
         self._programs = programs
         self._route = route
-        self._filters = Filters(route, programs, number)
+        self._bare = bare
+        self._filters = Filters(route, number)
         self._tcx = tcx
         self._links: dict[tuple[str, str], int] = {}  # kernel's numbers of links, by interface and direction
         self._names: dict[int, str] = {}  # of programs, by the kernel's numbers, which are not used again
@@ -91,7 +99,7 @@ class Attachments:
         index = self.find(interface)
         if index is None:
             return None
-        text = self._route.link("get", index=index)[0].get_attr("IFLA_ADDRESS")
+        text = self._route.link("get", index=index)[0].get_attr("IFLA_ADDRESS") or "00:00:00:00:00:00"
         return index, bytes.fromhex(text.replace(":", ""))
 
     def attach(self, interface: str) -> int:
@@ -99,26 +107,35 @@ class Attachments:
         index = self.find(interface)
         if index is None:
             raise DataPlaneError(f"there is no interface {interface}")
-        if self._route.link("get", index=index)[0]["ifi_type"] != ARPHRD_ETHER:
-            raise DataPlaneError(
-                f"interface {interface} is not Ethernet: its packets have no link-layer header"
-            )
-        for direction in self._programs:
-            self._attach(interface, index, direction)
+        programs = self._programs_for(interface, index)
+        for direction, program in programs.items():
+            self._attach(interface, index, direction, program)
         self.interfaces[interface] = index
         return index
 
-    def _attach(self, interface: str, index: int, direction: str) -> None:
-        if self._tcx and self._attach_link(interface, index, direction):
+    def _programs_for(self, interface: str, index: int) -> dict[str, int]:
+        """The programs for the kind of this link. Raises DataPlaneError."""
+        kind = self._route.link("get", index=index)[0]["ifi_type"]
+        if kind in WITH_ETHERNET:
+            return self._programs
+        if kind in BARE and self._bare is not None:
+            return self._bare()
+        raise DataPlaneError(
+            f"interface {interface} has link-layer headers of kind {kind}, which the programs cannot read: "
+            "they know Ethernet, and links without such headers (WireGuard, TUN, PPP)"
+        )
+
+    def _attach(self, interface: str, index: int, direction: str, program: int) -> None:
+        if self._tcx and self._attach_link(interface, index, direction, program):
             return
         if not (self.deferred and self._filters.has(index, direction)):
-            self._filters.attach(index, direction)
+            self._filters.attach(index, direction, program)
 
     def _pin(self, interface: str, direction: str) -> Path:
         return self._directory / f"{pin_name(interface)}-{direction}"
 
-    def _attach_link(self, interface: str, index: int, direction: str) -> bool:
-        path, program = self._pin(interface, direction), self._programs[direction]
+    def _attach_link(self, interface: str, index: int, direction: str, program: int) -> bool:
+        path = self._pin(interface, direction)
         if path.exists():
             link = pinned(path)
             try:
@@ -220,5 +237,5 @@ class Attachments:
                 links.detach(link)
             finally:
                 os.close(link)
-        self._attach(interface, index, direction)
+        self._attach(interface, index, direction, self._programs_for(interface, index)[direction])
         return True

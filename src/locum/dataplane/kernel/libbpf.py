@@ -84,6 +84,7 @@ def _open_library() -> ctypes.CDLL:
         "bpf_program__set_autoload": (number, [pointer, ctypes.c_bool]),
         "bpf_map__name": (ctypes.c_char_p, [pointer]),
         "bpf_map__fd": (number, [pointer]),
+        "bpf_map__reuse_fd": (number, [pointer, number]),
         "bpf_map__set_max_entries": (number, [pointer, ctypes.c_uint32]),
         "bpf_map__set_pin_path": (number, [pointer, ctypes.c_char_p]),
         "bpf_map__type": (number, [pointer]),

@@ -51,7 +51,11 @@ class Object:
         programs: tuple[str, ...] | None = None,
         needed: Collection[str] = (),
         kept: Collection[str] = (),
+        shared: "Object | None" = None,
     ) -> None:
+        """`shared`: another object whose maps are this one's too, by their names, and which closes this one with itself."""
+        self._sharing: list[Object] = []
+        self.maps: dict[str, Map] = {}
         self._path = path
         self.superseded: dict[str, Map] = {}
         self.incomparable: set[str] = set()  # those of them whose entries cannot be copied
@@ -71,7 +75,12 @@ class Object:
         if missing:
             self.close()
             raise self._outdated(f"table {', '.join(sorted(missing))}")
-        self._find_pinned(handles, sizes, pins, kept)
+        common = handles.keys() & shared.maps.keys() if shared is not None else set()
+        for name in common:
+            assert shared is not None
+            checked(lib.bpf_map__reuse_fd(handles[name], shared.maps[name].fd), f"table {name}")
+        own = {name: handle for name, handle in handles.items() if name not in common}
+        self._find_pinned(own, sizes, pins, kept)
         for name, handle in handles.items():
             if pins is not None and name not in self.superseded:
                 place = os.fsencode(pins / name)
@@ -92,6 +101,8 @@ class Object:
                 )
             raise DataPlaneError(f"the kernel refused {path.name}: {verifier_message(log)}")
         self.maps = {name: Map(name, lib.bpf_map__fd(handle)) for name, handle in handles.items()}
+        if shared is not None:
+            shared._sharing.append(self)
 
     def _find_pinned(
         self, handles: dict[str, int], sizes: dict[str, int], pins: Path | None, kept: Collection[str]
@@ -149,6 +160,9 @@ class Object:
         return int(found)
 
     def close(self) -> None:
+        """Let go of programs and maps; what is pinned, or attached, stays. Objects that share the maps do the same."""
+        for other in self._sharing:
+            other.close()
         if self._handle:
             library().bpf_object__close(self._handle)
             self._handle = None

@@ -34,14 +34,14 @@ class Filter:
 class Filters:
     """The filters of one node, which have its number as their handle."""
 
-    def __init__(self, route: IPRoute, programs: dict[str, int], number: int) -> None:
-        self._route, self._programs, self._handle = route, programs, _HANDLE + number
+    def __init__(self, route: IPRoute, number: int) -> None:
+        self._route, self._handle = route, _HANDLE + number
         self._made: set[int] = set()  # interfaces whose clsact is ours
         # An earlier version had handle 1, and one node.
         self._handles = (self._handle, *((1,) if number == 0 else ()))
 
-    def attach(self, index: int, direction: str) -> None:
-        """Put the program there, new or again, before the filters of others where possible. Raises DataPlaneError."""
+    def attach(self, index: int, direction: str, program: int) -> None:
+        """Put the program (a file descriptor) there, new or again, before the filters of others where possible. Raises DataPlaneError."""
         try:
             self._route.tc("add", "clsact", index=index)
             self._made.add(index)
@@ -57,7 +57,7 @@ class Filters:
                 index=index,
                 handle=self._handle,
                 prio=place,
-                fd=self._programs[direction],
+                fd=program,
                 name=_name(direction),
                 parent=PARENTS[direction],
                 direct_action=True,
