@@ -67,8 +67,10 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "sessions": ("config", "registration"),
         "apps": ("config", "sessions"),
         "multicast": ("host", "registration"),
-        "control": ("apps", "coap", "config", "host", "plane", "sessions"),
+        "uses": ("config", "host"),
+        "control": ("apps", "coap", "config", "host", "plane", "sessions", "uses"),
     },
+    "locum.node.config": {"paging": (), "uses": ()},
     "locum.node.apps": {
         "shown": (),
         "paging": ("shown",),

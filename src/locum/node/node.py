@@ -35,6 +35,7 @@ from locum.node.plane.delivery_watch import DeliveryWatch
 from locum.node.plane.forwarder import Forwarder
 from locum.node.plane.readers import PlaneReaders
 from locum.node.plane.visitors import serve_visitors
+from locum.node.preparing import prepare_host
 from locum.node.registration.demultiplexer import RegistrationIo
 from locum.node.registration.prober import Prober
 from locum.node.store import Store
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from locum.node.sessions.device import SessionCapture
     from locum.node.sessions.last_sent import LastSent
     from locum.node.sessions.replaying import Replaying
+    from locum.node.uses.home_address import UsedHomeAddress
     from locum.roles.home_agent.role import HomeAgent
     from locum.sessions.datagrams.keep_alive import KeepAliveRule
     from locum.sessions.datagrams.record import Repeated
@@ -92,6 +94,7 @@ class Node:
         self.deliveries: DeliveryWatch | None = None
         self.memberships: Memberships | None = None
         self.groups: GroupJoins
+        self.uses: UsedHomeAddress | None = None  # what leads programs to the home address
         self._plane_readers: PlaneReaders
         self._begun_in_vain = False
         self._manager = ServiceManager()
@@ -143,11 +146,17 @@ class Node:
         self.groups = GroupJoins(self.network, self.events)
         await self._open_plane()
         self.network.place(self.plane.number)
-        await self._prepare_host()
+        self.uses = await prepare_host(settings, self.network)
         self._open_registrations()
         self._open_memberships()
         self._host = HostHandlers(
-            node.name, self.network, self.memberships, self._owned, self.driver.feed, self.host_store
+            node.name,
+            self.network,
+            self.memberships,
+            self._owned,
+            self.driver.feed,
+            self.host_store,
+            self.uses,
         )
         self._closers.push_async_callback(self._host.close)
         self._open_sessions()
@@ -203,19 +212,6 @@ class Node:
             await self.network.undo_all()
             self.plane.remove()
         self.plane.close()
-
-    async def _prepare_host(self) -> None:
-        for address in self.settings.carried_addresses:
-            await self.network.own_home_address(address)
-        if (mnps := self.settings.mnps) is not None:
-            from locum.dataplane.kernel.device import device_name
-
-            # held packets come back by the re-injection device
-            links = (*mnps.links, device_name(self.settings.node.name))
-            agent = self.settings.home_agent is not None or self.settings.foreign_agent is not None
-            await self.network.receive_for(mnps.configuration.home_prefixes, links, forwards=agent)
-            if self.settings.home_agent is not None:
-                await self.network.send_home(mnps.configuration.home_prefixes, links[-1])
 
     def _open_memberships(self) -> None:
         foreign = self.settings.foreign_agent

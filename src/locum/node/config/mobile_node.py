@@ -22,6 +22,7 @@ from locum.node.config.parts import (
 )
 from locum.node.config.settings import MobileNodeSettings, NodeSettings
 from locum.node.config.toml_table import Table
+from locum.node.config.uses.traffic import uses
 from locum.roles.action_values.flows import Encapsulation
 from locum.roles.home_agent.requested_changes import usable
 from locum.roles.mnps.configuration import MAX_BID
@@ -77,6 +78,7 @@ def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         keep_alive=keep_alive_rules(table),
         paging=own_paging(table),
         accept_seconds=table.seconds("accept_seconds", 60.0, least=1.0, most=3600.0),
+        uses=uses(table),
     )
     table.close()
     if configuration.dynamic and nai is None:

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from locum.node.config.policy_settings import PolicySettings
+from locum.node.config.uses.traffic import BOUND, UsesSettings
 from locum.roles.action_values.emission import Permit
 from locum.roles.action_values.flows import Filter
 from locum.roles.foreign_agent.configuration import ForeignAgentConfiguration, StaticVisitor
@@ -156,6 +157,7 @@ class MobileNodeSettings:
     keep_alive: tuple[KeepAliveRule, ...] = ()  # UDP flows whose last datagram the stand-in repeats
     accept_seconds: float = 60.0  # that a connection of a proxy waits for its program
     paging: PagingConfiguration = NO_PAGING  # what shall wake it, besides wishes
+    uses: UsesSettings = BOUND  # programs that use the home address
 
 
 _DATAGRAMS = DatagramBounds()

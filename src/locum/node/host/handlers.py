@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 from typing import Protocol
 
+from locum.node.config.settings import Address
 from locum.node.host.network import HostNetwork
 from locum.node.host.page_commands import PageCommands
 from locum.node.host.page_decider import PageDecider
@@ -22,6 +23,14 @@ class NeighbourListener(Protocol):
     def remove_neighbour(self, entry: RemoveNeighbour) -> None: ...
 
 
+class HomeAddressUser(Protocol):
+    """Leads programs to the home address."""
+
+    async def use(self, action: UseAgent) -> None: ...
+    async def leave(self, action: LeaveAgent) -> None: ...
+    async def changed(self, before: Address | None, now: Address) -> None: ...
+
+
 class HostHandlers:
     """Performs these actions for the node with that name; `owned` is called with an IPv4 home address that it was given."""
 
@@ -33,8 +42,10 @@ class HostHandlers:
         owned: Callable[[IPv4Address], None],
         feed: Callable[[str, Event], None],
         store: HostStore,
+        uses: HomeAddressUser | None = None,
     ) -> None:
-        """`feed` gives an event to a role."""
+        """`feed` gives an event to a role; `uses` leads programs to the home address, if they shall use it."""
+        self._uses = uses
         self._node, self._network = node, network
         self._memberships, self._owned = memberships, owned
         self._page_commands = PageCommands(lambda ended: feed("foreign_agent", ended))
@@ -70,6 +81,9 @@ class HostHandlers:
         await self._network.remove_visitor(action.link, action.address)
 
     async def _use_agent(self, action: UseAgent) -> None:
+        if self._uses is not None:
+            await self._uses.use(action)
+            return
         if action.colocated:
             from locum.dataplane.kernel.device import device_name
 
@@ -82,8 +96,13 @@ class HostHandlers:
         if action.before is not None:
             await self._network.disown_home_address(action.before)
         await self._network.own_home_address(action.home_address)
+        if self._uses is not None:
+            await self._uses.changed(action.before, action.home_address)
         if isinstance(action.home_address, IPv4Address):
             self._owned(action.home_address)
 
     async def _leave_agent(self, action: LeaveAgent) -> None:
+        if self._uses is not None:
+            await self._uses.leave(action)
+            return
         await self._network.leave_agent(action.link)

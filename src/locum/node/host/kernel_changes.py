@@ -21,6 +21,7 @@ Record = dict[str, Any]
 
 _PERMANENT = 0x80  # NUD_PERMANENT
 _MULTICAST_JOIN = 0x402  # IFA_F_MCAUTOJOIN, IFA_F_NODAD
+_INVERT = 2  # FIB_RULE_INVERT
 _SIOCGIFFLAGS, _IFF_UP = 0x8913, 1
 _GONE = (
     errno.ESRCH,
@@ -85,17 +86,21 @@ class KernelChanges:
 
     async def _change_route(self, record: Record, index: int, command: str) -> None:
         arguments: dict[str, Any] = {
-            "dst": record["dst"], "oif": index, "table": record["table"],
+            "dst": record["dst"], "table": record["table"],
             "family": socket.AF_INET6 if record["version"] == 6 else socket.AF_INET,
         }  # fmt: skip
+        if index:
+            arguments["oif"] = index
         if "type" in record:
             arguments["type"] = record["type"]
-            if record["version"] == 4:
+            if record["version"] == 4 and index:
                 arguments["scope"] = 254  # RT_SCOPE_HOST
         if "gateway" in record:
             arguments["gateway"] = record["gateway"]
         elif record["version"] == 4 and "type" not in record:
             arguments["scope"] = 253  # RT_SCOPE_LINK
+        if "priority" in record:
+            arguments["priority"] = record["priority"]
         if command != "del":
             if "proto" in record:
                 arguments["proto"] = record["proto"]
@@ -109,23 +114,35 @@ class KernelChanges:
 
     async def _change_rule(self, record: Record, _: int, command: str) -> None:
         arguments: dict[str, Any] = {
-            "priority": record["priority"], "table": record["table"],
+            "priority": record["priority"],
             "family": socket.AF_INET6 if record["version"] == 6 else socket.AF_INET,
         }  # fmt: skip
+        if "table" in record:
+            arguments["table"] = record["table"]
+        if "goto" in record:
+            arguments |= {"action": "goto", "goto": record["goto"]}
+        elif "table" not in record:
+            arguments["action"] = "nop"
+        if "mark" in record:
+            arguments |= {"fwmark": record["mark"], "fwmask": 0xFFFFFFFF}
+        if record.get("invert"):
+            arguments["flags"] = _INVERT
         if "proto" in record:
             arguments["protocol"] = record["proto"]
         if "iifname" in record:
             arguments["iifname"] = record["iifname"]
         if "src" in record:
-            arguments |= {"src": record["src"], "src_len": _bits(record)}
+            source, _, bits = record["src"].partition("/")
+            arguments |= {"src": source, "src_len": int(bits) if bits else _bits(record)}
         if "dst" in record:
-            arguments |= {"dst": record["dst"], "dst_len": _bits(record)}
+            destination, _, bits = record["dst"].partition("/")
+            arguments |= {"dst": destination, "dst_len": int(bits) if bits else _bits(record)}
         if "ports" in record:
-            source, destination = record["ports"]
+            near, far = record["ports"]
             arguments |= {
                 "ip_proto": record["protocol"],
-                "sport_range": f"{source}:{source}",
-                "dport_range": f"{destination}:{destination}",
+                "sport_range": f"{near}:{near}",
+                "dport_range": f"{far}:{far}",
             }
         if "suppress" in record:
             arguments["FRA_SUPPRESS_PREFIXLEN"] = record["suppress"]
@@ -167,9 +184,8 @@ def key_of(record: Record) -> lost.Key | None:
         case "rule":
             source, destination = record.get("src"), record.get("dst")
             return lost.rule_key(
-                family, record["priority"], record["table"], iif=record.get("iifname", ""),
-                source=ip_address(source).packed if source else b"",
-                destination=ip_address(destination).packed if destination else b"",
+                family, record["priority"], record.get("table", 0), iif=record.get("iifname", ""),
+                mark=record.get("mark", 0), source=_packed(source), destination=_packed(destination),
                 ports=tuple(record.get("ports", (0, 0))),
             )  # fmt: skip
     return None
@@ -191,6 +207,11 @@ def is_up(link: str) -> bool:
         except OSError:
             return False
     return bool(struct.unpack("16sH22x", answer)[1] & _IFF_UP)
+
+
+def _packed(address: str | None) -> bytes:
+    """The address of a rule, without the length of its prefix; none is empty."""
+    return ip_address(address.partition("/")[0]).packed if address else b""
 
 
 def _bits(record: Record) -> int:

@@ -75,6 +75,16 @@ class HostNetwork:
         """The node has this number among those of its namespace; to be called before any change."""
         self._number = number
 
+    @property
+    def number(self) -> int:
+        """The number of the node among those of its namespace."""
+        return self._number
+
+    @property
+    def mobile_table(self) -> int:
+        """The table with the way to the agent."""
+        return self._table(TABLE_MOBILE)
+
     def _table(self, first: int) -> int:
         return first + _TABLES * self._number
 
@@ -93,14 +103,23 @@ class HostNetwork:
         await self._undo(f"address/{address}")
 
     async def use_agent(
-        self, link: str, agent: Address, link_layer: bytes | None, home_addresses: Iterable[Address]
+        self,
+        link: str,
+        agent: Address,
+        link_layer: bytes | None,
+        home_addresses: Iterable[Address],
+        *,
+        rules: bool = True,
     ) -> None:
         """All packets of the home addresses go to this agent on this link (RFC 5944 section 4.2.1).
+
+        Without `rules` others lead packets to its table.
 
         With the agent's link-layer address no ARP is needed; an IPv6 home address uses a next hop made up for it.
         """
         for address in home_addresses:
-            await self._rules(address.version)
+            if rules:
+                await self._rules(address.version)
             hop: Address = agent if address.version == agent.version else NEXT_HOP_V6
             if link_layer is not None:
                 await self.neighbour(link, hop, link_layer)
@@ -275,6 +294,14 @@ class HostNetwork:
     async def leave_group(self, link: str, group: Address) -> None:
         """Forget it; no error if it is not there."""
         await self._undo(f"group/{link}/{group}")
+
+    async def keep(self, key: str, record: dict[str, Any]) -> None:
+        """Make this change and keep it, until `give_up`; the key begins with its kind (see `_order`)."""
+        await self._make(key, record)
+
+    async def give_up(self, key: str) -> None:
+        """Undo it; no error if it was never made."""
+        await self._undo(key)
 
     # leaving
 

@@ -1,0 +1,1 @@
+"""Keys of [mobile_node] about programs that use the home address."""
