@@ -11,5 +11,5 @@ from tests.node.apps.world import STANDING
 async def ended() -> AsyncIterator[None]:
     yield
     for standing in STANDING:
-        standing.apps.close()
+        standing.close()
     STANDING.clear()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
@@ -76,6 +77,7 @@ class Standing:
 
     def __init__(self, *held: HeldSocket, rows: Rows | None = None) -> None:
         STANDING.append(self)
+        self.folder = Path(tempfile.mkdtemp(prefix="locum-apps-"))
         self.events: list[Event] = []
         self.told: list[do.Emit] = []
         self.rows = Rows() if rows is None else rows
@@ -88,10 +90,13 @@ class Standing:
             lambda _: None,
             LIMITS,
             # Peers of tests are on this host.
-            Outlets(
-                AppData(Path(tempfile.mkdtemp(prefix="locum-apps-"))), LIMITS, emitting=Emitting(local=True)
-            ),
+            Outlets(AppData(self.folder), LIMITS, emitting=Emitting(local=True)),
         )
+
+    def close(self) -> None:
+        """End its fork servers, and remove the files of its proxies."""
+        self.apps.close()
+        shutil.rmtree(self.folder)
 
     async def perform(self, action: object) -> None:
         result = self.apps.handlers()[type(action)](action)
