@@ -68,9 +68,10 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "apps": ("config", "sessions"),
         "multicast": ("host", "registration"),
         "uses": ("config", "host"),
-        "control": ("apps", "coap", "config", "host", "plane", "sessions", "uses"),
+        "wireguard": ("config", "host"),
+        "control": ("apps", "coap", "config", "host", "plane", "sessions", "uses", "wireguard"),
     },
-    "locum.node.config": {"paging": (), "uses": ()},
+    "locum.node.config": {"paging": (), "uses": (), "wireguard": ()},
     "locum.node.apps": {
         "shown": (),
         "paging": ("shown",),

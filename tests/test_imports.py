@@ -175,6 +175,7 @@ WALL_CLOCK = {
     "node/clock.py": "compares the two",
     "node/events.py": "an event's time is for people",
     "node/policy/pushes.py": "compares it with the times of policy servers' requests",
+    "node/wireguard/service.py": "compares it with the times of handshakes",
     "sessions/programs/freezer.py": "compares it with the time of a file",
 }
 

@@ -40,6 +40,7 @@ from locum.node.registration.demultiplexer import RegistrationIo
 from locum.node.registration.prober import Prober
 from locum.node.store import Store
 from locum.node.tables import HostStore, RoleTables, SharedStore
+from locum.node.wireguard import opening as wireguard
 from locum.roles import actions as do
 from locum.roles.action_values.contexts import CountInFlight, InFlightCounted
 from locum.roles.action_values.forwarding import FORWARDING
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from locum.node.sessions.last_sent import LastSent
     from locum.node.sessions.replaying import Replaying
     from locum.node.uses.home_address import UsedHomeAddress
+    from locum.node.wireguard.service import WireGuard
     from locum.roles.home_agent.role import HomeAgent
     from locum.sessions.datagrams.keep_alive import KeepAliveRule
     from locum.sessions.datagrams.record import Repeated
@@ -93,6 +95,7 @@ class Node:
         self.stand_in: StandIn | None = None
         self.deliveries: DeliveryWatch | None = None
         self.memberships: Memberships | None = None
+        self.wireguard: WireGuard | None = None
         self.groups: GroupJoins
         self.uses: UsedHomeAddress | None = None  # what leads programs to the home address
         self._plane_readers: PlaneReaders
@@ -118,7 +121,8 @@ class Node:
 
     async def _start(self) -> None:
         settings, node = self.settings, self.settings.node
-        self._control = ControlSocket(node.socket, Answers(self).answer, self._subscribe)
+        answer = Answers(self).answer
+        self._control = ControlSocket(node.socket, answer, lambda tell: self.events.subscribe(tell))
         self._control.check()
         store = Store(node.database)
         self._closers.push_async_callback(store.close)
@@ -132,6 +136,8 @@ class Node:
         self._closers.callback(self.events.close)
         self.driver = Driver(self.clock, self.events)
         self._closers.callback(WallClockWatch(self.driver.clock_set).close)
+        in_vain = (self._closers, lambda: self._begun_in_vain)
+        self.wireguard = await wireguard.opened(settings, self.host_store, self.events, *in_vain)
         self.watch = LinkWatch(self._link_changed)
         await self.watch.open()
         self._closers.push_async_callback(self.watch.close)
@@ -146,6 +152,8 @@ class Node:
         self.groups = GroupJoins(self.network, self.events)
         await self._open_plane()
         self.network.place(self.plane.number)
+        if self.wireguard is not None:
+            await self.wireguard.begin(self.network)
         self.uses = await prepare_host(settings, self.network)
         self._open_registrations()
         self._open_memberships()
@@ -167,6 +175,8 @@ class Node:
         await self.exchanges.open()
         self._closers.push_async_callback(self.exchanges.close)
         await self._begin()
+        if self.wireguard is not None:
+            await self.wireguard.settle()
         self.beside = Beside(settings, self.plane, self.network, self.events)
         self.beside.open()
         self._closers.push_async_callback(self.beside.close)
@@ -326,13 +336,9 @@ class Node:
 
             ask = partial(self.policy.association, control.address)
             self.learnt = LearntAssociations(
-                ask,
-                control.associations,
-                mnps.configuration.home_prefixes,
-                self.host_store,
-                self.events,
+                ask, control.associations, mnps.configuration.home_prefixes, self.host_store, self.events,
                 self.clock.now,
-            )
+            )  # fmt: skip
             self._closers.push_async_callback(self.learnt.close)
             self.learnt.restore()
 
@@ -450,6 +456,8 @@ class Node:
             await self.network.undo_all()
             self._plane_readers.close()
             self.plane.remove()
+            if self.wireguard is not None:
+                await self.wireguard.close(remove=True)
         await self._closers.aclose()
 
     # Forwarding and the host's network -------------------------------------------------------------------------------
@@ -472,6 +480,8 @@ class Node:
     # Links -----------------------------------------------------------------------------------------------------------
 
     def _link_changed(self, name: str, link: Link | None) -> None:
+        if self.wireguard is not None:
+            self.wireguard.link_changed(name, link)
         if self._links is not None:
             self._links.changed(name, link)
 
@@ -481,9 +491,6 @@ class Node:
         assert foreign is not None
         interface = self.watch.ipv4_interface(link)
         return foreign.configuration.care_of_address if interface is None else interface.ip
-
-    def _subscribe(self, tell: Callable[[str], None]) -> Callable[[], None]:
-        return self.events.subscribe(tell)
 
     def interface_states(self) -> dict[str, str]:
         """Each configured interface as "up", "down" or "absent"."""

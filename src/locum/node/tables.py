@@ -27,6 +27,8 @@ class HostTable(StrEnum):
     NETWORK = "host"
     # Sender sequence numbers and replay windows of OSCORE: two hosts that count in one row use a nonce twice.
     CONTROL_NUMBERS = "oscore"
+    # The interface of WireGuard that this host made, and where its peers were last heard.
+    WIREGUARD = "wireguard"
     # Settings that network cards had before they were armed for Wake-on-LAN.
     WAKE_CARD = "wake-card"
     # Secrets and identifiers under which those numbers are counted.

@@ -29,6 +29,7 @@ from locum.node.config.settings import (
     Settings,
 )
 from locum.node.config.toml_table import ConfigError, Table
+from locum.node.config.wireguard.table import wireguard
 from locum.roles.action_values.paging import PageProfile
 
 __all__ = ["ConfigError", "load", "load_to_keep"]
@@ -104,6 +105,7 @@ def load(path: Path | str) -> Settings:
         top.table(name) for name in ("control", "home_agent", "foreign_agent", "mobile_node", "mnps")
     )
     policy_table, location_table = top.table("policy"), top.table("location")
+    wireguard_table = top.table("wireguard")
     top.close()
     settings = Settings(
         file=file,
@@ -115,6 +117,7 @@ def load(path: Path | str) -> Settings:
         mnps=mnps(mnps_table, node) if mnps_table else None,
         location=location(location_table) if location_table is not None else None,
         policy=policy(policy_table, node.name) if policy_table else None,
+        wireguard=wireguard(wireguard_table) if wireguard_table is not None else None,
         warnings=tuple(top.warnings),
     )
     _check_whole(settings)
@@ -123,13 +126,14 @@ def load(path: Path | str) -> Settings:
 
 def _check_whole(settings: Settings) -> None:
     """Checks across several tables. Raises ConfigError."""
-    if not settings.roles and not (settings.control and settings.control.associations):
+    without_role = settings.wireguard or (settings.control and settings.control.associations)
+    if not settings.roles and not without_role:
         raise ConfigError(
             settings.file,
             "",
             None,
             "names no role; write [home_agent], [foreign_agent], [mobile_node], [mnps] or [location], "
-            "or [control] with an association for a correspondent's agent",
+            "[wireguard], or [control] with an association for a correspondent's agent",
         )
     if settings.mnps is not None and settings.control is None:
         raise ConfigError(

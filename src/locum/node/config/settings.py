@@ -12,6 +12,7 @@ from pathlib import Path
 
 from locum.node.config.policy_settings import PolicySettings
 from locum.node.config.uses.traffic import BOUND, UsesSettings
+from locum.node.config.wireguard.values import WireGuardSettings
 from locum.roles.action_values.emission import Permit
 from locum.roles.action_values.flows import Filter
 from locum.roles.foreign_agent.configuration import ForeignAgentConfiguration, StaticVisitor
@@ -218,6 +219,7 @@ class Settings:
     mnps: MnpsSettings | None = field(metadata=_ROLE)
     location: LocationSettings | None = field(default=None, metadata=_ROLE)
     policy: PolicySettings | None = None
+    wireguard: WireGuardSettings | None = None
     warnings: tuple[str, ...] = ()  # for the operator: it can be used, and should be changed
 
     @property

@@ -258,6 +258,10 @@ class Table:
             raise self.error(key, f"{path} holds no password")
         return data.decode("ascii")
 
+    def secret_line(self, key: str, wanted: str) -> str:
+        """The one line of the secret file that `key` names, in ASCII; `wanted` says what to put there."""
+        return self._secret_line(key, wanted)[1].decode("ascii")
+
     def _secret_line(self, key: str, wanted: str) -> tuple[Path, bytes]:
         path, text = self._secret_file(key, wanted)
         try:

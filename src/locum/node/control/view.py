@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # roles that this host does not play are not imported
     from locum.node.sessions.device import SessionCapture
     from locum.node.sessions.replaying import Replaying
     from locum.node.tables import HostStore
+    from locum.node.wireguard.service import WireGuard
 
 
 class NodeView(Protocol):
@@ -72,6 +73,10 @@ class NodeView(Protocol):
     @property
     def stand_in(self) -> "StandIn | None":
         """The sessions that are held, at a stand-in."""
+
+    @property
+    def wireguard(self) -> "WireGuard | None":
+        """WireGuard below Mobile IP, if the node has `[wireguard]`."""
 
     @property
     def beside(self) -> "Beside":

@@ -31,6 +31,7 @@ from locum.wire.control import Flow
 TABLE_STAND_IN = 435  # home prefixes that are local here for what arrives on the stand-in's links
 TABLE_HOME = 434  # home prefixes for packets of a stand-in on the home agent's host
 TABLE_MOBILE = 436  # the way to the agent
+_PREFERENCE_MARKED = 432  # outer packets of WireGuard: they must not enter the tunnel again
 _PREFERENCE_LOCAL_PEER = 433  # flows between a program of this host and a session that lives here
 _PREFERENCE_STAND_IN = 435
 _PREFERENCE_SPECIFIC = 436  # main table without its default route, before ours
@@ -257,6 +258,16 @@ class HostNetwork:
         found = held["found"] if held is not None else accept_local(link).read_text().strip()
         if found != "1":
             await self._make(key, {"do": "accept_local", "link": link, "found": found})
+
+    async def send_marked(self, mark: int) -> None:
+        """Packets with this mark take the main table with its default route, before all rules of ours: they are outer ones."""
+        for version in (4, 6):
+            await self._make(
+                f"rule/{version}/mark",
+                {
+                    "do": "rule", "priority": _PREFERENCE_MARKED, "table": _TABLE_MAIN, "mark": mark, "version": version,
+                },
+            )  # fmt: skip
 
     async def neighbour(self, link: str, address: Address, link_layer: bytes) -> None:
         """A permanent entry: `address` is at `link_layer` on `link`."""

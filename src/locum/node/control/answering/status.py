@@ -35,6 +35,8 @@ def status(node: "NodeView", arguments: Mapping[str, Any]) -> dict[str, Any]:
         facts["path_mtu"] = paths
     if troubles := node.beside.troubles():
         facts["host"] = troubles
+    if node.wireguard is not None:
+        facts["wireguard"] = node.wireguard.status()
     if "mobile_node" in node.driver.slots:
         facts["mobile_node"] = sleeper(node).state()
     if (slot := node.driver.slots.get("home_agent")) is not None:
@@ -76,6 +78,8 @@ def counters(node: "NodeView", arguments: Mapping[str, Any]) -> dict[str, dict[s
         "refusals": dict(sorted(node.events.reasons.items())),
         "data_plane": node.plane.counters(),
     }
+    if node.wireguard is not None:
+        groups["wireguard"] = node.wireguard.counters()
     if arguments.get("format") == "prometheus":
         return prometheus_text(node.settings.node.name, groups)
     return groups

@@ -1,0 +1,1 @@
+"""The table `[wireguard]`: its reader, and its settings as values."""
