@@ -85,10 +85,10 @@ class Fig06Forged(Scenario):
         found = self.found
         checks.equal("state_changes", len(found.changes), 0, "rows")
         for change in found.changes[:10]:
-            checks.fact("state_change", change)
+            checks.equal("state_change", change, "none")
         checks.equal("agreed_in_attacks", len(found.agreed), 0, "events")
         for event in found.agreed[:10]:
-            checks.fact("agreed", event.to_line())
+            checks.equal("agreed", event.to_line(), "none")
         judge_messages(found, checks)
         (lab.output / "sent.json").write_text(json.dumps(found.sent, indent=1, sort_keys=True) + "\n")
         judge_demands(found, checks)
