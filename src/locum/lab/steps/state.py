@@ -27,7 +27,8 @@ PRESENT: Mapping[str, frozenset[str]] = {
     "translation list": frozenset(("packets_towards", "bytes_towards", "packets_back", "bytes_back")),
     "context list": frozenset(),
     "profile list": frozenset(),
-    "peer list": frozenset(("last_heard",)),  # an age; `received` counts messages
+    # An age, and requests of before whose time is over now: `asked` counts new ones, `received` messages of others.
+    "peer list": frozenset(("last_heard", "failed")),
     "status": frozenset(),
 }
 """The other lists."""
