@@ -105,6 +105,7 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "ip": (),
         "mobile_ip": ("ip",),
         "control": ("mobile_ip",),
+        "enrolment": (),
     },
 }
 
