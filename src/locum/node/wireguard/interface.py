@@ -41,9 +41,11 @@ class Interface:
         self.kind = ""
         self.adopted = False
         self._kernel = AsyncIPRoute()
+        self._row: dict[str, object] = {}  # of the interface that this node made
 
     async def open(self) -> None:
-        """Connect to the kernel. Raises OSError."""
+        """Connect to the kernel. Raises OSError or StoreError."""
+        self._row = dict(self._store.rows(HostTable.WIREGUARD).get(_ROW, {}))
         await self._kernel.setup_endpoint()
 
     def close(self) -> None:
@@ -67,6 +69,7 @@ class Interface:
         """Take it away; wireguard-go ends with it. No error if it is gone."""
         if (index := self.index()) and self._is_made(index):
             await self._link("del", index=index)
+        self._row = {}
         self._store.forget(HostTable.WIREGUARD, _ROW)
         with contextlib.suppress(OSError):
             self._socket().unlink()
@@ -90,8 +93,7 @@ class Interface:
     # making ---------------------------------------------------------------------------------------------------------
 
     def _is_made(self, index: int) -> bool:
-        row = self._store.rows(HostTable.WIREGUARD).get(_ROW)
-        return row is not None and row.get("index") == index and row.get("name") == self.name
+        return self._row.get("index") == index and self._row.get("name") == self.name
 
     async def _found(self, private_key: str) -> InterfaceState | None:
         """State of our interface that an earlier run has left; None: there is none. Raises WireGuardError."""
@@ -113,7 +115,7 @@ class Interface:
         if not made and state.public_key != public_key_of(private_key):
             raise WireGuardError(refusal)
         self.kind = PROCESS if self._socket().exists() else KERNEL
-        self._remember(index)
+        await self._remember(index)
         return state
 
     async def _make(self) -> None:
@@ -125,7 +127,7 @@ class Interface:
                 raise WireGuardError(f"interface {self.name} cannot be made: {problem.args[-1]}") from None
             await self._start_process()
             self.kind = PROCESS
-        self._remember(self.index())
+        await self._remember(self.index())
 
     async def _start_process(self) -> None:
         program = shutil.which("wireguard-go")
@@ -149,8 +151,10 @@ class Interface:
             said = " ".join(word for word in complaints.split() if word.isascii()) or "it ended"
             raise WireGuardError(f"wireguard-go has not made {self.name}: {said[-200:]}")
 
-    def _remember(self, index: int) -> None:
-        self._store.put(HostTable.WIREGUARD, _ROW, {"name": self.name, "index": index, "kind": self.kind})
+    async def _remember(self, index: int) -> None:
+        self._row = {"name": self.name, "index": index, "kind": self.kind}
+        self._store.put(HostTable.WIREGUARD, _ROW, self._row)
+        await self._store.durable()
 
     def _socket(self) -> Path:
         return _SOCKETS / f"{self.name}.sock"

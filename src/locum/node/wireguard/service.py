@@ -48,6 +48,7 @@ class WireGuard:
         self.interface = Interface(settings, store)
         self.book = PeerBook(settings.address.ip)
         self.private_key = settings.private_key
+        self._heard: dict[str, dict[str, Any]] = {}  # rows of the store: where peers were heard
         self._lock = asyncio.Lock()
         self._paths = Paths(settings.mark, settings.interface, self._way_changed)
         self._echoes: Echoes | None = None
@@ -63,6 +64,8 @@ class WireGuard:
     async def open(self) -> None:
         """The interface is there, with the peers of the file. Raises WireGuardError or OSError."""
         await self.interface.open()
+        rows = self._store.rows(HostTable.WIREGUARD)
+        self._heard = {key: dict(row) for key, row in rows.items() if key.startswith(_ENDPOINT)}
         try:
             await self._establish()
         except BaseException:
@@ -81,9 +84,9 @@ class WireGuard:
         strangers = self.book.strangers(state)
         for key in strangers:
             await self.change(["peer", key, "remove"])
-        for row in tuple(self._store.rows(HostTable.WIREGUARD)):
-            if row.startswith(_ENDPOINT) and row.removeprefix(_ENDPOINT) not in self.book.known:
-                self._store.forget(HostTable.WIREGUARD, row)
+        for row in tuple(self._heard):
+            if row.removeprefix(_ENDPOINT) not in self.book.known:
+                self._forget_endpoint(row.removeprefix(_ENDPOINT))
 
     async def close(self, *, remove: bool = False) -> None:
         """Follow nothing any more; the interface stays and carries packets, unless the node leaves for good."""
@@ -125,7 +128,7 @@ class WireGuard:
         known = self.book.remove(public_key)
         if known is None:
             return False
-        self._store.forget(HostTable.WIREGUARD, _ENDPOINT + public_key)
+        self._forget_endpoint(public_key)
         await self.change(["peer", public_key, "remove"])
         self._events.emit("wireguard-peer-removed", detail={"peer": str(known.peer.address)})
         return True
@@ -141,7 +144,7 @@ class WireGuard:
     async def replace_peer_key(self, old: str, new: str, patience: float = 60.0) -> None:
         """The peer's packets go by its new key as soon as it uses it; until then by the old one. Raises WireGuardError."""
         known = await self._keys.replace_peers(old, new, patience)
-        self._store.forget(HostTable.WIREGUARD, _ENDPOINT + old)
+        self._forget_endpoint(old)
         self._events.emit("wireguard-key-replaced", detail={"whose": str(known.peer.address)})
 
     async def set_endpoint(self, public_key: str, endpoint: Endpoint) -> None:
@@ -231,7 +234,7 @@ class WireGuard:
         return None if first is None else Endpoint(str(first), known.candidates.endpoint.port)
 
     def _stored(self, public_key: str) -> Endpoint | None:
-        row = self._store.rows(HostTable.WIREGUARD).get(_ENDPOINT + public_key)
+        row = self._heard.get(_ENDPOINT + public_key)
         try:
             return None if row is None else endpoint_of_text(str(row["endpoint"]))
         except (KeyError, ValueError):
@@ -240,8 +243,13 @@ class WireGuard:
 
     def _store_endpoint(self, public_key: str, endpoint: Endpoint) -> None:
         row = {"endpoint": str(endpoint)}
-        if self._store.rows(HostTable.WIREGUARD).get(_ENDPOINT + public_key) != row:
+        if self._heard.get(_ENDPOINT + public_key) != row:
+            self._heard[_ENDPOINT + public_key] = row
             self._store.put(HostTable.WIREGUARD, _ENDPOINT + public_key, row)
+
+    def _forget_endpoint(self, public_key: str) -> None:
+        self._heard.pop(_ENDPOINT + public_key, None)
+        self._store.forget(HostTable.WIREGUARD, _ENDPOINT + public_key)
 
     # the one task ---------------------------------------------------------------------------------------------------
 
