@@ -59,7 +59,8 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "locum.node": {
         "config": (),
-        "host": ("config",),
+        "translated": (),
+        "host": ("config", "translated"),
         "plane": ("config",),
         "coap": ("config", "host"),
         "registration": ("config", "host"),

@@ -154,7 +154,7 @@ class Node:
         self.network.place(self.plane.number)
         if self.wireguard is not None:
             await self.wireguard.begin(self.network)
-        self.uses = await prepare_host(settings, self.network)
+        self.uses = await prepare_host(settings, self.network, self.plane.sysctls)
         self._open_registrations()
         self._open_memberships()
         self._host = HostHandlers(

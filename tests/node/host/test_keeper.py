@@ -195,15 +195,15 @@ async def test_missed_notifications(namespace: Callable[[str], Namespace], tmp_p
     """Everything is looked at where the kernel has left notifications out."""
     async with host(namespace, tmp_path) as made:
         wanted = made.picture()
-        assert made.keeper._socket is not None
-        asyncio.get_running_loop().remove_reader(made.keeper._socket.fileno())
+        [losses] = made.keeper._sockets
+        asyncio.get_running_loop().remove_reader(losses.fileno())
         made.space.run("ip", "rule", "del", "pref", "436")
-        made.keeper._socket.read()
-        made.keeper._read()
+        losses.read()
+        made.keeper._read(losses)
         await asyncio.sleep(0.3)
         assert made.picture() != wanted
-        made.keeper._socket.read = lambda: (set(), True)  # type: ignore[method-assign]
-        made.keeper._read()
+        losses.read = lambda: (set(), True)  # type: ignore[method-assign]
+        made.keeper._read(losses)
         await made.comes_back("true", wanted)
 
 

@@ -49,6 +49,7 @@ from locum.lab.scenarios.stand_ins.fig07_lost import Fig07Lost
 from locum.lab.scenarios.stand_ins.fig08 import Fig08
 from locum.lab.scenarios.stand_ins.fig10 import Fig10
 from locum.lab.scenarios.stand_ins.fig10_two import Fig10Two
+from locum.lab.scenarios.stand_ins.one_server import OneServer
 from locum.lab.scenarios.stand_ins.shared import (
     SharedAccess,
     SharedAccessDefault,
@@ -91,6 +92,7 @@ _ALL: tuple[type[Scenario], ...] = (
     SharedAccessDefault,
     SharedVisited,
     SharedVisitedDefault,
+    OneServer,
     AppKeepAlive,
     AppKeepAliveBrief,
     AppCompute,

@@ -18,6 +18,7 @@ from locum.dataplane.kernel.host.lost import Key, LossSocket
 from locum.node.events import EventStream
 from locum.node.host.contests import Contests
 from locum.node.host.network import HostNetwork
+from locum.node.translated.untracked import TableLosses
 
 if TYPE_CHECKING:
     from locum.dataplane.kernel.attach import Displacement
@@ -40,7 +41,7 @@ class Keeper:
         self._contests = Contests()
         self._lost: set[Key] = set()
         self._later: dict[Key, asyncio.TimerHandle] = {}
-        self._socket: LossSocket | None = None
+        self._sockets: list[LossSocket | TableLosses] = []
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._filters = True  # clsact has to be looked at
@@ -50,8 +51,11 @@ class Keeper:
     def open(self) -> None:
         """Begin. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._socket = LossSocket()
-        loop.add_reader(self._socket.fileno(), self._read)
+        self._sockets.append(LossSocket())
+        if any(key[0] == "table" for key in self._network.kept()):
+            self._sockets.append(TableLosses())
+        for found in self._sockets:
+            loop.add_reader(found.fileno(), self._read, found)
         self._tasks = [
             loop.create_task(self._mend_losses(), name="losses"),
             loop.create_task(self._look(), name="keeper"),
@@ -68,10 +72,10 @@ class Keeper:
         for timer in self._later.values():
             timer.cancel()
         self._later.clear()
-        if self._socket is not None:
-            asyncio.get_running_loop().remove_reader(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
+        for found in self._sockets:
+            asyncio.get_running_loop().remove_reader(found.fileno())
+            found.close()
+        self._sockets.clear()
 
     def contested(self) -> list[str]:
         """Settings that another program takes away again and again, as text."""
@@ -80,9 +84,8 @@ class Keeper:
 
     # Losses that the kernel tells of
 
-    def _read(self) -> None:
-        assert self._socket is not None
-        keys, missed = self._socket.read()
+    def _read(self, losses: LossSocket | TableLosses) -> None:
+        keys, missed = losses.read()
         if missed:
             keys.update(self._plane.kept.all(), self._network.kept())
             self._filters = True

@@ -16,6 +16,7 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from locum.dataplane.kernel.host import lost
+from locum.node.translated import untracked
 
 Record = dict[str, Any]
 
@@ -154,6 +155,11 @@ class KernelChanges:
             return
         path.write_text(found if command == "del" else "1")
 
+    async def _change_untracked(self, record: Record, _: int, command: str) -> None:
+        await (untracked.remove if command == "del" else untracked.make)(
+            record["device"], anew=command == "add"
+        )
+
     async def _change_neighbour(self, record: Record, index: int, command: str) -> None:
         arguments: dict[str, Any] = {
             "dst": record["address"], "ifindex": index,
@@ -188,6 +194,8 @@ def key_of(record: Record) -> lost.Key | None:
                 mark=record.get("mark", 0), source=_packed(source), destination=_packed(destination),
                 ports=tuple(record.get("ports", (0, 0))),
             )  # fmt: skip
+        case "untracked":
+            return untracked.table_key(record["device"])
     return None
 
 

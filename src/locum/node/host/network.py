@@ -15,6 +15,7 @@ from typing import Any
 from pyroute2 import AsyncIPRoute
 
 from locum.dataplane.kernel.host import lost
+from locum.dataplane.layout.maps import MARK_LOCAL
 from locum.node.config.settings import Address, Prefix
 from locum.node.host.kernel_changes import (
     KernelChanges,
@@ -33,9 +34,12 @@ TABLE_HOME = 434  # home prefixes for packets of a stand-in on the home agent's 
 TABLE_MOBILE = 436  # the way to the agent
 _PREFERENCE_MARKED = 432  # outer packets of WireGuard: they must not enter the tunnel again
 _PREFERENCE_LOCAL_PEER = 433  # flows between a program of this host and a session that lives here
+_PREFERENCE_DECIDED = 433  # packets for this host by the programs' decision, before home prefixes go to them
+_PREFERENCE_HOME = 434
 _PREFERENCE_STAND_IN = 435
 _PREFERENCE_SPECIFIC = 436  # main table without its default route, before ours
 _PREFERENCE_MOBILE = 437  # the two of a further node come behind
+_DECIDED = MARK_LOCAL | 1  # the mark of such packets
 _TABLES = 1000
 NEXT_HOP_V6 = IPv6Address("fe80::434")  # stands for the agent, whose IPv6 address is unknown; see `use_agent`
 _TABLE_MAIN = 254
@@ -218,9 +222,25 @@ class HostNetwork:
                     },
                 )  # fmt: skip
 
-    async def send_home(self, prefixes: Iterable[Prefix], device: str) -> None:
-        """Send this host's packets to home addresses into their tunnels, which begin at `device` (R17)."""
+    async def send_home(self, prefixes: Iterable[Prefix], device: str, links: Collection[str] = ()) -> None:
+        """Send this host's packets to home addresses into their tunnels, which begin at `device` (R17).
+
+        Packets that entered by `links` and that the programs have not seen under their home address as well: the host's own
+        address translation has given it to them, behind the programs. They go to `device`, where the programs decide; a packet
+        that they leave to this host has a mark, and comes back by `device` without a second look at its translation.
+        """
+        if links:
+            await self._make(f"untracked/{device}", {"do": "untracked", "device": device})
         for prefix in prefixes:
+            for link in links:
+                rule = {"do": "rule", "iifname": link, "version": prefix.version}
+                await self._make(
+                    f"rule/{prefix.version}/decided/{link}",
+                    {
+                        **rule, "priority": _PREFERENCE_DECIDED, "mark": _DECIDED,
+                        "table": self._table(TABLE_STAND_IN),
+                    },
+                )  # fmt: skip
             await self._make(
                 f"way/home/{prefix}",
                 {
@@ -235,6 +255,14 @@ class HostNetwork:
                     "iifname": "lo", "version": prefix.version,
                 },
             )  # fmt: skip
+            for link in links:
+                await self._make(
+                    f"rule/{prefix.version}/home/{link}",
+                    {
+                        "do": "rule", "priority": _PREFERENCE_HOME, "table": self._table(TABLE_HOME),
+                        "iifname": link, "version": prefix.version,
+                    },
+                )  # fmt: skip
 
     async def lead_here(self, flow: Flow) -> None:
         """Lead packets of local programs to the home address on this flow to the socket here (AnyIP)."""
