@@ -70,6 +70,7 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "multicast": ("host", "registration"),
         "uses": ("config", "host"),
         "wireguard": ("config", "host"),
+        "enrolment": (),
         "control": ("apps", "coap", "config", "host", "plane", "sessions", "uses", "wireguard"),
     },
     "locum.node.config": {"paging": (), "uses": (), "wireguard": ()},

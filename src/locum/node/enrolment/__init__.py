@@ -1,0 +1,1 @@
+"""Enrolment at a server: its open invitations, and their limits."""
