@@ -88,7 +88,9 @@ class LinkSocket:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK_SIGNALLING)
             self._socket.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
             self._socket.bind((link, _ETH_P_IP))
-            for group in (ALL_SYSTEMS, ALL_ROUTERS, ALL_MOBILITY_AGENTS):
+            # A tunnel such as WireGuard's has no link-layer addresses, and refuses groups of them.
+            groups = (ALL_SYSTEMS, ALL_ROUTERS, ALL_MOBILITY_AGENTS) if self.link_layer else ()
+            for group in groups:
                 request = struct.pack(
                     "@iHH8s", self._index, _PACKET_MR_MULTICAST, 6, multicast_link_layer(group)
                 )
