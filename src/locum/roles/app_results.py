@@ -26,6 +26,8 @@ from locum.wire.ip import build_udp
 Address: TypeAlias = IPv4Address | IPv6Address
 _UDP = 17
 
+TOPIC_LEVELS = 16
+"""Levels of the topic of a broker's message that the event `published` has one by one."""
 RESULT = "result"
 """Key of a proxy's result in its state: everything else is for the next proxy alone."""
 DONE, FAILED, PROBLEM, PROGRESS, FILES = "done", "failed", "problem", "progress", "files"

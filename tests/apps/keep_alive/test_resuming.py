@@ -11,6 +11,7 @@ import pytest
 
 from locum.apps.keep_alive.opening import MAX_HEAD, MqttClient, MqttOpening, WebSocketOpening, WebSocketPlace
 from locum.apps.keep_alive.proxy import KeepAlive
+from locum.apps.keep_alive.published import Published
 from locum.apps.keep_alive.resuming import ENOUGH_UNREAD, LAST_RETRY, MAX_UNREAD, PATIENCE
 from locum.roles.action_values.addresses import JSON
 from locum.roles.app_contract import AppSession, Effect, Keep, Note, SettingError, Tell
@@ -89,6 +90,10 @@ def test_mqtt_session_goes_on_in_a_new_connection() -> None:
     assert world.happens(Data(3, CONNACK_PRESENT[:3])) == []
     assert told(world.happens(Data(3, CONNACK_PRESENT[3:] + PUBLISH))) == [
         ("session_resumed", {"session_present": True}),
+        (
+            "published",
+            {"protocol": "mqtt", **Published("news", "X", 1, 1, False).detail()},
+        ),
         ("message_available", {"protocol": "mqtt", "bytes": len(PUBLISH)}),
     ]
     assert [words(world.at_deadline()) for _ in range(3)] == [[b"\xc0\x00"]] * 3

@@ -1,9 +1,11 @@
 """Forms of `locum wake-on`: the packets and events that each selects, and options that do not fit."""
 
+from shlex import quote
 from typing import Any
 
 import pytest
 
+from locum.apps.keep_alive.published import Published
 from locum.cli.paging.wake_on import FORMS as NAMED
 from locum.node.config.toml_table import ConfigError
 from locum.node.control.wish_forms import FORMS, wish
@@ -80,6 +82,42 @@ def test_download_and_broker_and_call() -> None:
     assert not fits(call, "call_from", caller="b@example.org")
     assert fits(wish({"form": "call", "from": "@example.org"}), "call_from", caller="b@example.org")
     assert fits(wish({"form": "call"}), "call_from", caller="z@example.com")
+
+
+@pytest.mark.parametrize(
+    ("topic", "taken", "others"),
+    [
+        ("alerts/#", ["alerts", "alerts/a", "alerts/a/b", "alerts/"], ["alert", "alertsx/a", "x/alerts/a"]),
+        ("a/+/c", ["a/b/c", "a//c"], ["a/b/d", "a/c", "a/b/b/c", "a/b/c/d"]),
+        ("+/b/#", ["a/b", "a/b/c"], ["b", "a/c/b", "$SYS/b"]),
+        ("#", ["a", "a/b", "/"], ["$SYS/load"]),
+        ("+", ["a", ""], ["a/b", "/"]),
+        ("$SYS/#", ["$SYS/load"], ["SYS/load"]),
+        ("a/b", ["a/b"], ["a/b/", "A/b"]),
+        ("a/+/+/d", ["a/b/c/d"], ["a/b/d", "a/b/b/c/d"]),
+    ],
+)
+def test_topics_of_a_broker(topic: str, taken: list[str], others: list[str]) -> None:
+    """As the broker itself takes them (MQTT 5 section 4.7)."""
+    found = wish({"form": "mqtt", "topic": topic})
+    assert found.proxy == "keepalive" and found.text == f"mqtt --topic {quote(topic)}"
+
+    def takes(name: str) -> bool:
+        return fits(found, "published", **Published(name, "text", 4, 0, False).detail())
+
+    assert [name for name in taken if name and not takes(name)] == []
+    assert [name for name in others if takes(name)] == []
+    assert fits(found, "published", protocol="mqtt", unread=2), "their topics are not known"
+    assert not fits(found, "message_available", protocol="mqtt", bytes=9)
+
+
+@pytest.mark.parametrize(
+    "topic", ["a/#/b", "a/b#", "a/b+", "$share/g/a", "/".join("abcdefgh") + "/+", "+/" * 16 + "a"]
+)
+def test_topic_filters_that_cannot_be_watched(topic: str) -> None:
+    with pytest.raises(ConfigError) as problem:
+        wish({"form": "mqtt", "topic": topic})
+    assert problem.value.key == "topic"
 
 
 @pytest.mark.parametrize(

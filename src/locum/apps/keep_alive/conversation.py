@@ -7,6 +7,7 @@ says so by `lost`: it answers nothing from then on.
 from dataclasses import dataclass
 from typing import Protocol
 
+from locum.apps.keep_alive.published import Published
 from locum.roles.action_values.addresses import Randomness
 
 TLS_VERSIONS = (b"\x03\x00", b"\x03\x01", b"\x03\x02", b"\x03\x03", b"\x03\x04")
@@ -17,13 +18,15 @@ class Heard:
     """Arriving bytes: the answers to be sent at once, and how many bytes are news for the program.
 
     `leave` is why nothing may be said in this connection after all. `spent` are answers to this proxy's own words, each by its
-    position in the bytes that the conversation has received, and its length.
+    position in the bytes that the conversation has received, and its length. `published` are messages of a broker; None: one that
+    could not be read.
     """
 
     answers: tuple[bytes, ...] = ()
     news: int = 0
     leave: str = ""
     spent: tuple[tuple[int, int], ...] = ()
+    published: tuple[Published | None, ...] = ()
 
 
 class Conversation(Protocol):

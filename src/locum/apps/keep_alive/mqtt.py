@@ -1,10 +1,11 @@
 """MQTT from a client's side: PINGREQ, and the packets of a broker by their fixed header (MQTT 3.1.1 section 2.2, MQTT 5 section 2.1)."""
 
 from locum.apps.keep_alive.conversation import Heard
+from locum.apps.keep_alive.published import MAX_HEAD, Publications, Published
 from locum.roles.action_values.addresses import Randomness
 
 PINGREQ = b"\xc0\x00"
-PINGRESP = 13
+PUBLISH, PINGRESP = 3, 13
 FROM_BROKER = {2: 0, 3: None, 4: 0, 5: 0, 6: 2, 7: 0, 9: 0, 11: 0, 13: 0, 14: 0, 15: 0}
 """Packet types that a broker sends, and their flags; None: any."""
 
@@ -12,7 +13,11 @@ FROM_BROKER = {2: 0, 3: None, 4: 0, 5: 0, 6: 2, 7: 0, 9: 0, 11: 0, 13: 0, 14: 0,
 class Mqtt:
     """Everything but a PINGRESP is news. The first one may be for a PINGREQ of the program, and is left for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int = 4) -> None:
+        """`version` of the protocol: 4 is MQTT 3.1.1."""
+        self._publications = Publications(version)
+        self._message: bytearray | None = None  # the beginning of a PUBLISH that is not whole yet
+        self._flags = self._length_of = 0  # of that
         self.lost = False
         self._head = b""
         self._rest = 0  # bytes of the packet that are still to come
@@ -25,12 +30,17 @@ class Mqtt:
     def received(self, data: bytes) -> Heard:
         news = place = 0
         spent: list[tuple[int, int]] = []
+        published: list[Published | None] = []
         while place < len(data) and not self.lost:
             if self._rest:
                 taken = min(self._rest, len(data) - place)
+                if self._message is not None:
+                    self._message += data[place : place + min(taken, MAX_HEAD - len(self._message))]
                 self._rest -= taken
                 news += taken
                 place += taken
+                if not self._rest:
+                    published += self._whole()
                 continue
             self._head += data[place : place + 1]
             place += 1
@@ -43,12 +53,23 @@ class Mqtt:
                 spent.append((self._at + place - size, size))
             else:
                 self._left = True
+            if self._head[0] >> 4 == PUBLISH:
+                self._message, self._flags, self._length_of = bytearray(), self._head[0] & 15, length
             self._head, self._rest = b"", length
+            if not length:
+                published += self._whole()
         if self.lost:
             news += len(self._head)
             self._head = b""
         self._at += len(data)
-        return Heard(news=news + len(data) - place, spent=tuple(spent))
+        return Heard(news=news + len(data) - place, spent=tuple(spent), published=tuple(published))
+
+    def _whole(self) -> list[Published | None]:
+        """A packet has come to its end."""
+        message, self._message = self._message, None
+        if message is None:
+            return []
+        return [self._publications.read(self._flags, bytes(message), self._length_of)]
 
     def _length(self) -> int | None:
         """The remaining length, once the fixed header is there; sets `lost` where it is none."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from locum.apps.keep_alive.conversation import Conversation, Heard, is_tls
+from locum.apps.keep_alive.published import Published
 from locum.apps.keep_alive.resuming import Successor
 from locum.apps.keep_alive.settings import HOLD, SILENT, WAKE, Settings, read
 from locum.apps.keep_alive.web import QUIET, Web
@@ -23,6 +24,8 @@ ENDED = "ended"
 """Key of the state: flows whose connection has ended in this sleep, and has a successor."""
 MAX_ANSWERS = 32
 """Answers in one session between two keep-alives: a correspondent that asks more often gets no more."""
+MAX_PUBLISHED = 16
+"""Messages of a broker in one session that are told one by one in the same time: further ones are counted."""
 MAX_SPENT = 32
 """Answers of the correspondent that are left out in the same time: further ones answer nothing, and go to the program."""
 
@@ -40,6 +43,9 @@ class Kept:
     answers: int = 0  # since the last keep-alive
     spent: int = 0  # since then
     told: bool = False
+    published: int = 0  # messages told since the last keep-alive
+    unread: int = 0  # and those that were not
+    counted: bool = False  # since then, a number of them was told
     untold: int = 0
     fresh: bool = True
     lost: bool = False
@@ -162,7 +168,26 @@ class KeepAlive:
         if not heard.news or self._settings.on_data == HOLD:
             return []
         kept.untold += heard.news
-        return self._tell(session, kept)
+        return [*self._published(session, kept, heard.published), *self._tell(session, kept)]
+
+    def _published(self, session: int, kept: Kept, messages: Sequence[Published | None]) -> list[Effect]:
+        """An event for each message of a broker; those beyond the bound, or that cannot be read, are told by their number."""
+        effects: list[Effect] = []
+        for message in messages:
+            if message is None or kept.published >= MAX_PUBLISHED:
+                kept.unread += 1
+                continue
+            kept.published += 1
+            detail = {"protocol": kept.name, **message.detail()}
+            effects.append(Tell("published", session, detail | self._wake(self._settings.on_data)))
+        if kept.unread and not kept.counted:
+            effects += self._unread(session, kept)
+        return effects
+
+    def _unread(self, session: int, kept: Kept) -> list[Effect]:
+        count, kept.unread, kept.counted = kept.unread, 0, True
+        detail: dict[str, JSON] = {"protocol": kept.name, "unread": count}
+        return [Tell("published", session, detail | self._wake(self._settings.on_data))]
 
     def closed(self, session: int, error: int, *, now: float) -> list[Effect]:
         kept = self._kept.pop(session, None)
@@ -247,11 +272,14 @@ class KeepAlive:
             return effects
         for number, kept in (self._kept | self._open()).items():
             kept.answers, kept.spent, kept.told = 0, 0, False
+            kept.published, kept.counted = 0, False
             successor = self._successors.get(number)
             conversation = kept.conversation if successor is None else successor.conversation
             if conversation is not None and (words := conversation.ping(self._random)):
                 effects.append(Speak(number, words) if successor is None else Send(number, words))
                 kept.said += 1
+            if kept.unread:
+                effects += self._unread(number, kept)
             if kept.untold:
                 effects += self._tell(number, kept)
         early = self._settings.jitter * self._random.random()

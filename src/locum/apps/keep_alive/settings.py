@@ -25,7 +25,9 @@ SILENT = {
     **dict.fromkeys((443, 8443, 8883, 6697, 5223), "a keep-alive in TLS needs the connection's keys"),
 }
 """Ports whose connections no stand-in can speak in, and why."""
-AUTO = "auto"
+AUTO, MQTT = "auto", "mqtt"
+VERSIONS = {"3.1.1": 4, "5": 5}
+"""Of MQTT: as it is written, and as the protocol has it."""
 HOLD, EVENT, WAKE, RECONNECT = "hold", "event", "wake", "reconnect"
 ON_DATA, ON_END = (HOLD, EVENT, WAKE), (EVENT, HOLD, WAKE, RECONNECT)
 TRANSPORTS = {"tcp": TCP, "udp": UDP}
@@ -33,7 +35,7 @@ LEAST, MOST = 1.0, 86400.0  # seconds
 MAX_PAYLOAD = 1024  # bytes
 
 PROTOCOLS: Mapping[str, Callable[[Randomness], Conversation]] = {
-    "mqtt": lambda _random: Mqtt(),
+    MQTT: lambda _random: Mqtt(),
     "websocket": WebSocket,
     "irc": lambda _random: Irc(),
     "xmpp": lambda _random: Xmpp(),
@@ -61,6 +63,7 @@ class Settings:
     on_end: str = EVENT
     transport: int = TCP
     resumption: Resumption | None = None
+    mqtt: int = VERSIONS["3.1.1"]
 
     def conversation(self, flow: Flow, random: Randomness) -> tuple[str, Conversation]:
         """Name and conversation of a session with a port of a correspondent that `ports` has."""
@@ -69,6 +72,8 @@ class Settings:
         name = self.protocol or PORTS.get(flow.peer_port, "http")
         if self.transport == UDP:
             return name, DATAGRAMS[name](flow, random)
+        if name == MQTT:
+            return name, Mqtt(self.mqtt)
         return name, PROTOCOLS[name](random)
 
 
@@ -88,6 +93,7 @@ def read(table: Mapping[str, JSON]) -> Settings:
     ports = _ports(rest.pop("ports", None), protocol, named=protocol is not None or bool(payload))
     interval = seconds(rest.pop("interval", 30.0), "interval", LEAST, MOST)
     jitter = seconds(rest.pop("jitter", interval / 10), "jitter", 0.0, interval)
+    version = VERSIONS[_word(rest, "mqtt_version", tuple(VERSIONS))]
     on_data, on_end = _word(rest, "on_data", ON_DATA), _word(rest, "on_end", ON_END)
     resumed: Resumption | None = None
     if on_end == RECONNECT:
@@ -103,10 +109,10 @@ def read(table: Mapping[str, JSON]) -> Settings:
     elif early := [key for key in KEYS if key in rest]:
         raise SettingError(early[0], f'needs on_end = "{RECONNECT}"')
     if rest:
-        known_keys = "transport, protocol, payload, payload_hex, ports, interval, jitter, on_data, on_end"
+        known_keys = "transport, protocol, payload, payload_hex, ports, interval, jitter, on_data, on_end, mqtt_version"
         raise SettingError(min(rest), f"is not known; there are {known_keys}, {', '.join(KEYS)}")
     chosen = None if protocol in (None, AUTO) else str(protocol)
-    return Settings(chosen, payload, ports, interval, jitter, on_data, on_end, transport, resumed)
+    return Settings(chosen, payload, ports, interval, jitter, on_data, on_end, transport, resumed, version)
 
 
 def _word(rest: dict[str, JSON], key: str, choice: tuple[str, ...]) -> str:

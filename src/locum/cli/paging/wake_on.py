@@ -43,7 +43,7 @@ def wake_on() -> None:
     locum wake-on packets --protocol esp          packets by selector options
     locum wake-on mail --from boss@example.org    a message in a watched mailbox
     locum wake-on download                        a file is there, or cannot be had
-    locum wake-on mqtt --every 600                a message of a broker
+    locum wake-on mqtt --topic 'alerts/#'         a message of a broker
     locum wake-on call --from sip:a@example.org   a call
     locum wake-on event KIND --where 'rows > 9'   any event of a proxy
     """
@@ -56,6 +56,9 @@ def wake_on() -> None:
     "--from", "sender", metavar="TEXT", help="Of a mail or a call; of packets, an address or a prefix."
 )
 @click.option("--subject", metavar="TEXT", help="Part of the subject of a mail.")
+@click.option(
+    "--topic", metavar="FILTER", help="Of a message of a broker, with the wildcards + and # of MQTT."
+)
 @click.option("--app", metavar="NAME", help="With event: the proxy or order.")
 @click.option(
     "--where", multiple=True, metavar="CONDITION", help="With event: such as 'size > 1000'. All must hold."
@@ -154,7 +157,7 @@ def until(text: str) -> dict[str, Any]:
 def _keys(form: str, value: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """The wish as the node reads it: given options only."""
     keys: dict[str, Any] = {"form": form, **({} if value is None else {"value": value})}
-    names = {"sender": "from", "subject": "subject", "app": "app", "every": "every"}
+    names = {"sender": "from", "subject": "subject", "topic": "topic", "app": "app", "every": "every"}
     keys |= {key: options[name] for name, key in names.items() if options[name] is not None}
     keys |= {name: list(options[name]) for name in ("where", "quiet") if options[name]}
     if options["not_later"]:

@@ -18,6 +18,8 @@ class Mqtt:
 
     lab: Lab
     keep_alive: int
+    topics: tuple[str, ...] = ("news",)
+    """Of the subscriber."""
     broker: Program = field(init=False)
     subscriber: Program = field(init=False)
     received: Path = field(init=False)
@@ -40,8 +42,7 @@ class Mqtt:
             CLIENT,
             "-q",
             "1",
-            "-t",
-            "news",
+            *(word for topic in self.topics for word in ("-t", topic)),
         )
         server = ("-h", str(self.lab.topology.address4("cn")))
         with self.received.open("wb") as sink:
@@ -59,9 +60,9 @@ class Mqtt:
         """Messages that the subscriber has received."""
         return self.received.read_text().splitlines()
 
-    def publish(self, text: str) -> None:
+    def publish(self, text: str, topic: str = "news") -> None:
         """Publish a message beside the broker. Raises LabError."""
-        command = ["mosquitto_pub", "-h", "127.0.0.1", "-q", "1", "-t", "news", "-m", text]
+        command = ["mosquitto_pub", "-h", "127.0.0.1", "-q", "1", "-t", topic, "-m", text]
         done = self.lab.processes.run("cn", command)
         if done.returncode:
             raise LabError(f"mosquitto_pub: {done.stderr.strip()}")

@@ -14,6 +14,7 @@ from typing import Any
 from locum.node.config.paging.event_table import OPERATORS, actions, limits, scalar
 from locum.node.config.rule_table import selectors
 from locum.node.config.toml_table import ConfigError, Table
+from locum.roles.app_results import TOPIC_LEVELS
 from locum.roles.mobile_node.paging.wishes import MAX_TEXT, Wish
 from locum.wire.control.paging.cause import MAX_APP, MAX_KIND
 from locum.wire.control.paging.entry import (
@@ -71,7 +72,7 @@ def wish(keys: Mapping[str, Any]) -> Wish:
 
 
 def _packets(table: Table, form: str) -> Wish:
-    for key in (*_LIMITS, "subject", "app", "where"):
+    for key in (*_LIMITS, "subject", "topic", "app", "where"):
         if key in table:
             raise table.error(
                 key,
@@ -136,7 +137,7 @@ def _events(table: Table, form: str) -> Wish:
         for key in ("app", "where"):
             if key in table:
                 raise table.error(key, "is for the form event")
-    for key, forms in (("from", ("mail", "call")), ("subject", ("mail",))):
+    for key, forms in (("from", ("mail", "call")), ("subject", ("mail",)), ("topic", ("mqtt",))):
         if key in table and form not in forms:
             raise table.error(
                 key,
@@ -170,7 +171,43 @@ def _download(table: Table) -> tuple[str, tuple[Pattern, ...]]:
 
 
 def _mqtt(table: Table) -> tuple[str, tuple[Pattern, ...]]:
+    """Messages of a broker; those that a proxy could only count may be of any topic."""
+    topic = _word(table, "topic")
+    if topic is not None:
+        unread = Condition("unread", Operator.AT_LEAST, 1)
+        return "keepalive", (
+            Pattern("*", "published", _topic(table, topic)),
+            Pattern("*", "published", (unread,)),
+        )
     return "keepalive", (Pattern("*", "message_available", (Condition("protocol", Operator.EQUAL, "mqtt"),)),)
+
+
+def _topic(table: Table, written: str) -> tuple[Condition, ...]:
+    """The conditions of a topic filter (MQTT 5 section 4.7) on the levels of a message's topic."""
+    levels = written.split("/")
+    for number, level in enumerate(levels, 1):
+        if ("#" in level and (level != "#" or number < len(levels))) or ("+" in level and level != "+"):
+            raise table.error(
+                "topic", f"{written!r}: + stands for a whole level, and # for all levels at the end"
+            )
+    if levels[0] == "$share":
+        raise table.error("topic", f"{written!r}: write the filter alone, without $share and its group")
+    if not {"+", "#"} & {*levels}:
+        return (Condition("topic", Operator.EQUAL, written),)
+    named = [(number, level) for number, level in enumerate(levels, 1) if level not in ("+", "#")]
+    found = [Condition(f"level.{number}", Operator.EQUAL, level) for number, level in named]
+    if levels[-1] == "#":
+        found.append(Condition("levels", Operator.AT_LEAST, max(len(levels) - 1, 1)))
+    else:
+        found.append(Condition("levels", Operator.EQUAL, len(levels)))
+    if levels[0] in ("+", "#"):
+        found.append(Condition("system", Operator.EQUAL, False))
+    if len(found) > MAX_CONDITIONS or any(number > TOPIC_LEVELS for number, _level in named):
+        raise table.error(
+            "topic",
+            f"{written!r} has more than {MAX_CONDITIONS - 2} names beside wildcards, or one behind level {TOPIC_LEVELS}",
+        )
+    return tuple(found)
 
 
 def _call(table: Table) -> tuple[str, tuple[Pattern, ...]]:
