@@ -38,6 +38,7 @@ _COMMANDS = {
     "page": "locum.cli.paging.page:page",
     "peer": "locum.cli.peer:peer",
     "profile": "locum.cli.profile:profile",
+    "run": "locum.cli.programs.run:run",
     "session": "locum.cli.session:session",
     "shutdown": "locum.cli.node:shutdown",
     "sleep": "locum.cli.session:sleep",
@@ -72,7 +73,7 @@ class Commands(click.Group):
 @click.option("--node", metavar="NAME", help="The node of that name on this host.")
 @click.option(
     "--socket",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     envvar="LOCUM_SOCKET",
     help="Its control socket. [LOCUM_SOCKET]",
 )

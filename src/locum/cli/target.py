@@ -20,6 +20,11 @@ class Target:
         self.output = Output(json)
 
     @property
+    def named(self) -> Path | None:
+        """The control socket that was named, if any."""
+        return self._socket
+
+    @property
     def socket(self) -> Path:
         """The socket that was named, or the only one of this host."""
         if self._socket is not None:

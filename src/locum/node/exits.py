@@ -13,4 +13,6 @@ class Exit(IntEnum):
     CONFIG = 4
     PRIVILEGE = 5
     PARTIAL = 6  # done, but some sessions stayed or were lost, or files are missing
+    COMMAND_DENIED = 126  # of `locum run`, as shells have it
+    COMMAND_MISSING = 127
     INTERRUPTED = 130

@@ -40,6 +40,7 @@ from locum.node.registration.demultiplexer import RegistrationIo
 from locum.node.registration.prober import Prober
 from locum.node.store import Store
 from locum.node.tables import HostStore, RoleTables, SharedStore
+from locum.node.uses.opening import open_programs
 from locum.node.wireguard import opening as wireguard
 from locum.roles import actions as do
 from locum.roles.action_values.contexts import CountInFlight, InFlightCounted
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from locum.node.sessions.device import SessionCapture
     from locum.node.sessions.last_sent import LastSent
     from locum.node.sessions.replaying import Replaying
-    from locum.node.uses.home_address import UsedHomeAddress
     from locum.node.wireguard.service import WireGuard
     from locum.roles.home_agent.role import HomeAgent
     from locum.sessions.datagrams.keep_alive import KeepAliveRule
@@ -97,7 +97,6 @@ class Node:
         self.memberships: Memberships | None = None
         self.wireguard: WireGuard | None = None
         self.groups: GroupJoins
-        self.uses: UsedHomeAddress | None = None  # what leads programs to the home address
         self._plane_readers: PlaneReaders
         self._begun_in_vain = False
         self._manager = ServiceManager()
@@ -154,17 +153,11 @@ class Node:
         self.network.place(self.plane.number)
         if self.wireguard is not None:
             await self.wireguard.begin(self.network)
-        self.uses = await prepare_host(settings, self.network, self.plane.sysctls)
+        uses = await prepare_host(settings, self.network, self.plane.sysctls)
         self._open_registrations()
         self._open_memberships()
         self._host = HostHandlers(
-            node.name,
-            self.network,
-            self.memberships,
-            self._owned,
-            self.driver.feed,
-            self.host_store,
-            self.uses,
+            node.name, self.network, self.memberships, self._owned, self.driver.feed, self.host_store, uses
         )
         self._closers.push_async_callback(self._host.close)
         self._open_sessions()
@@ -180,6 +173,7 @@ class Node:
         self.beside = Beside(settings, self.plane, self.network, self.events)
         self.beside.open()
         self._closers.push_async_callback(self.beside.close)
+        await open_programs(settings, self.events, self._closers)
         await self._control.open()
         self._closers.push_async_callback(self._control.close)
         self.events.emit("started", detail={"roles": list(self.driver.slots), "pid": os.getpid()})

@@ -101,6 +101,7 @@ def _open_library() -> ctypes.CDLL:
         "bpf_program__fd": (number, [pointer]),
         "bpf_program__attach_cgroup": (pointer, [pointer, number]),
         "bpf_link__destroy": (number, [pointer]),
+        "bpf_prog_attach": (number, [number, number, number, ctypes.c_uint]),
         "bpf_obj_get": (number, [ctypes.c_char_p]),
         "bpf_obj_pin": (number, [number, ctypes.c_char_p]),
         "bpf_obj_get_info_by_fd": (number, [number, pointer, pointer]),

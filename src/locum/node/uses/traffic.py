@@ -74,7 +74,8 @@ def _rules(uses: Uses, version: int, homes: tuple[Address, ...], table: int, num
     yield rule(_SPECIFIC, table=_MAIN, suppress=0)
     for home in own:
         yield rule(_SESSIONS if uses.colocated else _SESSIONS_BEHIND, table=table, src=str(home))
-    yield rule(_MARKED, table=table, mark=HOME)
+    unbound = {"src": "0.0.0.0"} if version == 4 else {}  # those that bind an address go by its network
+    yield rule(_MARKED, table=table, mark=HOME, **unbound)
     if uses.settings.traffic is not Traffic.ALL:
         return
     if version == 4:

@@ -1,0 +1,1 @@
+"""`locum run`: single programs and the home address."""
