@@ -245,7 +245,7 @@ static __noinline int send_copy(struct __sk_buff *skb, struct work *w)
 	__u32 copy = skb->mark & 0xffff, number = copy - 1;
 	int action;
 
-	if (!b || !more || copy >= b->tunnels)
+	if (!b || !more || b->tunnels < 2 || copy >= b->tunnels)
 		return dropped(skb, STRAY);
 	if (!copy)
 		action = into_tunnel(skb, w, &b->tunnel, e);

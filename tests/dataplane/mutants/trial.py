@@ -72,7 +72,8 @@ def built(numbered: Mapping[int, Mutant], of: Path = SOURCES) -> Iterator[tuple[
         main.write_text((DECLARED if numbered else "") + main.read_text())
         for other in set(sources.glob("*.bpf.c")) - {main}:
             other.unlink()
-        (built_object,) = compile_objects(sources, Path(folder) / "objects", warnings=False)
+        objects = compile_objects(sources, Path(folder) / "objects", warnings=False)
+        (built_object,) = [path for path in objects if path.name == main.name.replace(".c", ".o")]
         yield built_object, left_out
 
 

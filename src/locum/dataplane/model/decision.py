@@ -199,7 +199,7 @@ class Model:
     def _copy(self, work: Work) -> Result:
         entry = self.tables.bindings.get(work.packet.destination)
         number = work.mark & 0xFFFF
-        if entry is None or not 1 <= number < len(entry.tunnels):
+        if entry is None or len(entry.tunnels) < 2 or number >= len(entry.tunnels):
             return self.results.dropped(Reason.STRAY)
         return self._into_tunnel(work, entry.tunnels[number])
 
