@@ -8,6 +8,7 @@ import pytest
 
 from locum.lab.captures.dissection import control_packets, malformed
 from locum.lab.captures.pcap import frames
+from locum.wire.control.paging.direct_message import DirectKind, DirectMessage
 from locum.wire.mobile_ip.page_call import CallAnswerCode, PageCall, PageCallAnswer, Reason
 from locum.wire.mobile_ip.registration import RegistrationRequest
 
@@ -54,7 +55,14 @@ def test_only_whole_calls_are_excused(tmp_path: Path) -> None:
     call = PageCall(b"page-one", HOME, 7, Reason.PACKET).encode() + AUTHENTICATION
     answer = PageCallAnswer(b"page-one", HOME, 7, CallAnswerCode.WAKING).encode() + AUTHENTICATION
     assert malformed(capture(tmp_path, ("10.10.21.1", call), ("10.10.100.4", answer))) == 0
-    others = (call[:-1], call[:1] + b"\x03" + call[2:], answer + b"\x83")
+    others = (call[:-1], call[:1] + b"\x05" + call[2:], answer + b"\x83")
+    assert malformed(capture(tmp_path, *(("10.10.21.1", other) for other in others))) == len(others)
+
+
+def test_sealed_calls_are_excused(tmp_path: Path) -> None:
+    sealed = [DirectMessage(kind, b"page-one", HOME, 7, bytes(99)).encode() for kind in DirectKind]
+    assert malformed(capture(tmp_path, *(("10.10.21.1", message) for message in sealed))) == 0
+    others = (sealed[0][:24], sealed[0][:2] + b"\x00\x01" + sealed[0][4:], sealed[0] + bytes(1200))
     assert malformed(capture(tmp_path, *(("10.10.21.1", other) for other in others))) == len(others)
 
 

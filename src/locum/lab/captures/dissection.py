@@ -27,6 +27,10 @@ _FIXED = {
 }  # bytes before the extensions of a request and of a reply (RFC 5944 sections 3.3 and 3.4)
 _EXPERIMENTAL = 255  # RFC 4064 section 3
 _CALL, _CALL_KINDS = 24, (1, 2)  # bytes before the extensions of a call, and of its answer
+_SEALED_KINDS, _MOST_SEALED = (
+    (3, 4),
+    1200,
+)  # of a direct call and its answer, which are sealed; bytes of the whole
 _ONE_BYTE = 0  # the only type that is not followed by a length (section 1.9)
 _LONG = frozenset((36, 38, MULTIPATH))
 """Types in the long format: RFC 5944 section 3.5.5, RFC 3115 section 2.1, RFC 7629 section 4."""
@@ -98,12 +102,16 @@ def _marked(file: Path, others: str = "", opaque: str = "") -> list[list[str]]:
 
 
 def _is_whole_call(row: list[str]) -> bool:
-    """True for an experimental message that is a call or an answer with all its extensions."""
+    """True for an experimental message that is a call or an answer with all its extensions, or a sealed one."""
     protocols, _types, payloads = row
     if ":udp" not in protocols or "mip" not in protocols.split(":"):
         return False
     message = bytes.fromhex(payloads.rpartition(",")[2])
-    if len(message) <= _CALL or message[0] != _EXPERIMENTAL or message[1] not in _CALL_KINDS:
+    if len(message) <= _CALL or message[0] != _EXPERIMENTAL:
+        return False
+    if message[1] in _SEALED_KINDS:
+        return message[2:4] == b"\0\0" and len(message) <= _MOST_SEALED
+    if message[1] not in _CALL_KINDS:
         return False
     at = _CALL
     while at < len(message):

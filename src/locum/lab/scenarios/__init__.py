@@ -18,6 +18,7 @@ from locum.lab.scenarios.apps.websocket import AppWebSocket, AppWebSocketBrief
 from locum.lab.scenarios.paging.call import PageCall
 from locum.lab.scenarios.paging.demo import PageDemo
 from locum.lab.scenarios.paging.fig11 import Fig11
+from locum.lab.scenarios.paging.fig11_agents import Fig11Agents
 from locum.lab.scenarios.paging.fig12 import Fig12
 from locum.lab.scenarios.paging.fig14 import Fig14
 from locum.lab.scenarios.paging.lost import PageLost, PageLostBrief
@@ -119,6 +120,7 @@ _ALL: tuple[type[Scenario], ...] = (
     AppMixedBrief,
     PagePolicy,
     Fig11,
+    Fig11Agents,
     Fig12,
     Fig14,
     PageDemo,

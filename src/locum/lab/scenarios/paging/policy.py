@@ -38,6 +38,7 @@ class PagePolicy(Scenario):
 
     name = "page-policy"
     title = "triggers come, change and go by the policy server while the device sleeps"
+    exhaustive = True
     plan = Plan(
         short_lifetime=3,
         extras=("aaa",),
