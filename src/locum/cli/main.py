@@ -24,6 +24,7 @@ _COMMANDS = {
     "counters": "locum.cli.node:counters",
     "demo": "locum.cli.demo:demo",
     "event": "locum.cli.paging.event:event",
+    "doctor": "locum.cli.setup.doctor:doctor",
     "explain": "locum.cli.explain:explain",
     "flow": "locum.cli.flow:flow",
     "filter": "locum.cli.filter:filter_group",

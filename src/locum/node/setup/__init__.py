@@ -1,0 +1,1 @@
+"""Facts and findings of a host for one server and one laptop."""
