@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "bench.sleeper_drop": ("sleeper_drop",),
     "bench.registrations": ("registrations",),
     "bench.paging": ("page_p50", "page_p99", "page_slots", "pages"),
+    "bench.fast_paging": ("page_fast",),
     "bench.crowd_handover": ("handover_1000_p50", "handover_1000_p99", "handover_1000_lost"),
     "bench.gaps": ("handover_gap", "reclaim_gap"),
     "bench.sleeping": ("sleep_1", "sleep_100", "sleep_1000", "wake_1", "wake_100", "wake_1000"),

@@ -55,3 +55,12 @@ def test_sleep_and_wake_cost_is_linear_in_connections(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {row["name"]: row for row in json.loads(report.read_text())}
     assert all(rows[f"{verb}_1000"]["ratio"] < 20 for verb in ("sleep", "wake")), rows
+
+
+@pytest.mark.exhaustive
+def test_fast_paging_is_sooner_than_the_registration(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    done = bench("--quick", "--only", "page_fast", "--report", str(report), patience=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = json.loads(report.read_text())
+    assert row["ratio"] < 1, row
