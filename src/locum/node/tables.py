@@ -29,6 +29,8 @@ class HostTable(StrEnum):
     CONTROL_NUMBERS = "oscore"
     # The interface of WireGuard that this host made, and where its peers were last heard.
     WIREGUARD = "wireguard"
+    # Open invitations of a server, with their secrets: used at this host's port.
+    INVITATION = "invitation"
     # Settings that network cards had before they were armed for Wake-on-LAN.
     WAKE_CARD = "wake-card"
     # Secrets and identifiers under which those numbers are counted.

@@ -1,1 +1,1 @@
-"""Enrolment at a server: its open invitations, and their limits."""
+"""Enrolment at a server: both ends of the exchange over TCP, open invitations, and their limits."""

@@ -132,6 +132,17 @@ class Invitations:
         self._known[number] = used = replace(known, joined=public_key)
         return used
 
+    def is_used(self, number: int) -> bool:
+        """True if a device has used it."""
+        known = self._known.get(number)
+        return known is not None and known.joined is not None
+
+    def reopen(self, number: int) -> None:
+        """The device that has used it was not admitted: it, or another, may use it until it expires."""
+        known = self._known.get(number)
+        if known is not None:
+            self._known[number] = replace(known, joined=None)
+
     def forget(self, now: float) -> None:
         """Erase the secrets that were remembered long enough, the oldest first where there are too many."""
         kept = [known for known in self._known.values() if now < known.expires_at + REMEMBERED]
