@@ -71,6 +71,7 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "setup": (),
         "uses": ("config", "host", "sessions"),
         "wireguard": ("config", "host"),
+        "moving": ("config", "control"),
         "enrolment": (),
         "control": ("apps", "coap", "config", "host", "plane", "sessions", "uses", "wireguard"),
     },

@@ -29,6 +29,7 @@ from locum.node.host.link_watch import Link, LinkState, LinkWatch
 from locum.node.host.network import HostNetwork
 from locum.node.host.service_manager import ServiceManager
 from locum.node.leaving import farewell
+from locum.node.moving.opening import follow_host
 from locum.node.multicast.group_joins import GroupJoins
 from locum.node.performer import Handler, Pipelined, Sequential
 from locum.node.plane.delivery_watch import DeliveryWatch
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from locum.dataplane.plane import DataPlane
     from locum.node.apps.attended import AttendedStandIn as StandIn
     from locum.node.coap.learnt_associations import LearntAssociations
+    from locum.node.moving.following import FollowingHost
     from locum.node.multicast.memberships import Memberships
     from locum.node.policy.radius import RadiusClient
     from locum.node.registration.echo_responder import EchoResponder
@@ -97,6 +99,7 @@ class Node:
         self.memberships: Memberships | None = None
         self.wireguard: WireGuard | None = None
         self.groups: GroupJoins
+        self.moving: FollowingHost | None = None  # of a device with a stand-in
         self._plane_readers: PlaneReaders
         self._begun_in_vain = False
         self._manager = ServiceManager()
@@ -176,6 +179,7 @@ class Node:
         await open_programs(settings, self.events, self._closers)
         await self._control.open()
         self._closers.push_async_callback(self._control.close)
+        self.moving = follow_host(self, self._closers)
         self.events.emit("started", detail={"roles": list(self.driver.slots), "pid": os.getpid()})
         self._manager.ready(", ".join(name.replace("_", " ") for name in self.driver.slots))
 

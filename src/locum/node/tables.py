@@ -31,6 +31,8 @@ class HostTable(StrEnum):
     WIREGUARD = "wireguard"
     # Open invitations of a server, with their secrets: used at this host's port.
     INVITATION = "invitation"
+    # That a suspend of this host put its device to sleep.
+    SUSPEND = "suspend"
     # Settings that network cards had before they were armed for Wake-on-LAN.
     WAKE_CARD = "wake-card"
     # Secrets and identifiers under which those numbers are counted.

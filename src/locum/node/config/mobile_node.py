@@ -79,6 +79,7 @@ def mobile_node(table: Table, node: NodeSettings) -> MobileNodeSettings:
         paging=own_paging(table),
         accept_seconds=table.seconds("accept_seconds", 60.0, least=1.0, most=3600.0),
         uses=uses(table),
+        suspend=table.choice("suspend", ("logind", "none"), "logind") == "logind",
     )
     table.close()
     if configuration.dynamic and nai is None:

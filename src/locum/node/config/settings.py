@@ -159,6 +159,7 @@ class MobileNodeSettings:
     accept_seconds: float = 60.0  # that a connection of a proxy waits for its program
     paging: PagingConfiguration = NO_PAGING  # what shall wake it, besides wishes
     uses: UsesSettings = BOUND  # programs that use the home address
+    suspend: bool = True  # asleep before the host is suspended, awake after it
 
 
 _DATAGRAMS = DatagramBounds()

@@ -1,6 +1,6 @@
 """The parts of a running node that its control socket reads and commands."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # roles that this host does not play are not imported
     from locum.dataplane.plane import DataPlane
@@ -17,6 +17,13 @@ if TYPE_CHECKING:  # roles that this host does not play are not imported
     from locum.node.sessions.replaying import Replaying
     from locum.node.tables import HostStore
     from locum.node.wireguard.service import WireGuard
+
+
+class Suspends(Protocol):
+    """Suspends of the host, as a device follows them."""
+
+    def status(self) -> dict[str, Any]:
+        """Whether they are followed, and what the network manager says."""
 
 
 class NodeView(Protocol):
@@ -73,6 +80,10 @@ class NodeView(Protocol):
     @property
     def stand_in(self) -> "StandIn | None":
         """The sessions that are held, at a stand-in."""
+
+    @property
+    def moving(self) -> "Suspends | None":
+        """What the host tells of suspends, at a device with a stand-in."""
 
     @property
     def wireguard(self) -> "WireGuard | None":

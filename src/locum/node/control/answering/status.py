@@ -39,6 +39,8 @@ def status(node: "NodeView", arguments: Mapping[str, Any]) -> dict[str, Any]:
         facts["wireguard"] = node.wireguard.status()
     if "mobile_node" in node.driver.slots:
         facts["mobile_node"] = sleeper(node).state()
+        if node.moving is not None:
+            facts["suspend"] = node.moving.status()
     if (slot := node.driver.slots.get("home_agent")) is not None:
         timestamps = cast("HomeAgent", slot.role).timestamps
         facts["home_agent"] = {

@@ -1,0 +1,1 @@
+"""What the host tells of suspends and networks, over the system bus."""
