@@ -298,7 +298,6 @@ NO_TERMS = {
     "application proxies",
     "around it",
     "failures",
-    "before",
     "everything",
     "flows",
     "its",

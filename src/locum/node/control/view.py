@@ -23,7 +23,7 @@ class Suspends(Protocol):
     """Suspends of the host, as a device follows them."""
 
     def status(self) -> dict[str, Any]:
-        """Whether they are followed, and what the network manager says."""
+        """Tell whether they are followed, and the connectivity by the network manager."""
 
 
 class NodeView(Protocol):
@@ -83,7 +83,7 @@ class NodeView(Protocol):
 
     @property
     def moving(self) -> "Suspends | None":
-        """What the host tells of suspends, at a device with a stand-in."""
+        """Suspends of the host, at a device with a stand-in."""
 
     @property
     def wireguard(self) -> "WireGuard | None":

@@ -1,1 +1,1 @@
-"""What the host tells of suspends and networks, over the system bus."""
+"""Suspends and networks of the host, as the system bus tells of them."""

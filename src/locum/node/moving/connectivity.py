@@ -1,4 +1,4 @@
-"""What NetworkManager says of the network: its state, and how far packets get. It is not needed."""
+"""The network as NetworkManager tells of it: its state, and how far packets get. It is not needed."""
 
 from enum import Enum
 
@@ -39,7 +39,7 @@ async def follow(bus: SystemBus) -> Connectivity | None:
 
 
 def told(signal: Signal) -> Connectivity | None:
-    """What a signal says of connectivity; None: nothing."""
+    """Read the connectivity from a signal; None: the signal is another."""
     if (signal.path, signal.interface, signal.member) != (_PATH, PROPERTIES, "PropertiesChanged"):
         return None
     if len(signal.body) < 2 or signal.body[0] != SERVICE or len(signal.body[1]) > _MOST_CHANGES:

@@ -46,7 +46,7 @@ class FollowingHost:
         await self._suspending.close()
 
     def status(self) -> dict[str, Any]:
-        """Whether suspends are followed, and what NetworkManager says."""
+        """Tell whether suspends are followed, and the connectivity by NetworkManager."""
         connectivity = None if self._connectivity is None else self._connectivity.value
         return {"followed": self._absent is None, "reason": self._absent, "connectivity": connectivity}
 

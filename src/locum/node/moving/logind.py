@@ -52,7 +52,7 @@ class Logind:
 
 
 def sleep_told(signal: Signal) -> bool | None:
-    """Whether a suspend begins (True) or has ended (False); None: the signal is another."""
+    """Tell whether a suspend begins (True) or has ended (False); None: the signal is another."""
     return _flag(signal, "PrepareForSleep")
 
 
@@ -62,7 +62,7 @@ def shutdown_told(signal: Signal) -> bool | None:
 
 
 def owner_told(signal: Signal) -> bool | None:
-    """Whether logind runs after a change of its owner; None: the signal is another."""
+    """Tell whether logind runs after a change of its owner; None: the signal is another."""
     if (signal.interface, signal.member) != (DBUS, "NameOwnerChanged") or len(signal.body) != 3:
         return None
     name, _, owner = signal.body

@@ -1,4 +1,4 @@
-"""What a node starts to follow its host's suspends, if it is a device with a stand-in."""
+"""The start of following the host's suspends, if it is a device with a stand-in."""
 
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
