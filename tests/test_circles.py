@@ -75,7 +75,7 @@ FLOW: dict[str, dict[str, tuple[str, ...]]] = {
         "enrolment": (),
         "control": ("apps", "coap", "config", "host", "plane", "sessions", "uses", "wireguard"),
     },
-    "locum.node.config": {"paging": (), "uses": (), "wireguard": ()},
+    "locum.node.config": {"paging": (), "server": (), "uses": (), "wireguard": ()},
     "locum.node.apps": {
         "shown": (),
         "paging": ("shown",),

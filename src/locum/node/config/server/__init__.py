@@ -1,0 +1,1 @@
+"""The table `[server]`; no configuration file has it yet."""
