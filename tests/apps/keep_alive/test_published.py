@@ -64,6 +64,22 @@ def test_properties_of_version_5_and_aliases() -> None:
     assert read(publish("", b"x")) == [None]
 
 
+@pytest.mark.parametrize(
+    "unread",
+    [
+        publish("t" * (MAX_TOPIC + 1), b"x", properties=b"\x23\x00\x05"),
+        publish("c", b"x", properties=b"\x26\x02\x58\x00\x00" + b"n" * 600 + b"\x23\x00\x05"),
+    ],
+    ids=["topic", "properties"],
+)
+def test_unread_messages_may_change_any_alias(unread: bytes) -> None:
+    alias = b"\x23\x00\x05"
+    data = publish("a/b", b"x", properties=alias) + unread + publish("", b"y", properties=alias)
+    assert read(data, 5, 50) == [Published("a/b", "x", 1, 0, False), None, None]
+    again = data + publish("d", b"z", properties=alias) + publish("", b"z", properties=alias)
+    assert read(again, 5, 50)[3:] == [Published("d", "z", 1, 0, False)] * 2
+
+
 def test_long_topics_are_not_told_and_long_texts_in_part() -> None:
     assert read(publish("t" * (MAX_TOPIC + 1), b"x")) == [None]
     (found,) = read(publish("t" * MAX_TOPIC, "ä".encode() * MAX_TEXT), piece=100)

@@ -54,7 +54,16 @@ class Publications:
         self._aliases: dict[int, str] = {}
 
     def read(self, flags: int, head: bytes, length: int) -> Published | None:
-        """The message whose body of `length` bytes begins with `head` (all of it, or MAX_HEAD); None if it cannot be told."""
+        """The message whose body of `length` bytes begins with `head` (all of it, or MAX_HEAD); None if it cannot be told.
+
+        Such a message may have given any alias another topic, so none is known from then on.
+        """
+        message = self._read(flags, head, length)
+        if message is None:
+            self._aliases.clear()
+        return message
+
+    def _read(self, flags: int, head: bytes, length: int) -> Published | None:
         quality = flags >> 1 & 3
         if quality == 3 or len(head) < 2:
             return None
