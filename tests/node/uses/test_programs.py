@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from locum.node.sessions.freezer_name import freezer_name
 from locum.sessions.programs.freezer import Freezer, unified_root
 from locum.sessions.programs.process import process
 from tests.node.conftest import Namespace
@@ -57,17 +58,23 @@ def world(tmp_path: Path, namespace: Callable[[str], Namespace]) -> Iterator[Roa
     command = ["nsenter", f"--net={made.spaces['cn'].path}", sys.executable, "-c", SERVER]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None and server.stdout.readline() == b"ready\n"
-        yield made
-        server.kill()
-    made.close()
+        try:
+            yield made
+        finally:
+            server.kill()
+            made.close()
     assert not groups(made)
 
 
 def groups(world: Roaming) -> list[Path]:
-    """Control groups of commands of this device."""
+    """Control groups of commands of this device, not of one in another run of the tests."""
     root = unified_root()
     assert root is not None
-    return [path for path in root.rglob("locum.run.mn-*") if path.is_dir()]
+    return [
+        path
+        for path in root.rglob(f"locum.run.{freezer_name('mn', world.folder / 'run')}.*")
+        if path.is_dir()
+    ]
 
 
 def command(world: Roaming, *words: str, user: str | None = None) -> list[str]:
@@ -145,9 +152,11 @@ def test_groups_outlive_the_daemon_and_freezing(world: Roaming) -> None:
         found = process(running.pid)
         assert found is not None
         freezer = Freezer("uses-test", world.folder, cgroups=True)
-        assert not freezer.freeze([found])
-        assert str(group.name) in Path(f"/proc/{running.pid}/cgroup").read_text()
-        freezer.thaw([found])
+        try:
+            assert not freezer.freeze([found])
+            assert str(group.name) in Path(f"/proc/{running.pid}/cgroup").read_text()
+        finally:
+            freezer.thaw([found])
         assert Path(f"/proc/{running.pid}/cgroup").read_text().strip().endswith(group.name)
         running.stdin.write("\n")
         assert running.stdout.read().strip() == HOME

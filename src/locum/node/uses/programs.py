@@ -7,6 +7,7 @@ groups lie below: a frozen program keeps its marks.
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -103,12 +104,12 @@ class Programs:
         try:
             self.marking.attach(group, around=around)
             (group / "cgroup.procs").write_text(str(pid))
+            if not lives(pid, started):
+                raise NotRun("this process has ended")
         except BaseException:
-            with contextlib.suppress(OSError):
-                group.rmdir()
+            if not _ended(group):  # a process that is ending is still counted, or another one has its number
+                self.runs.append(Run(group, pid, "", around))
             raise
-        if not lives(pid, started):
-            raise NotRun("this process has ended")
         self.runs.append(Run(group, pid, program_name(pid), around))
         self._tell("program-run", {"pid": pid, "user": user, "around": around})
 
@@ -134,7 +135,9 @@ def _ended(group: Path) -> bool:
     try:
         if "populated 0" not in (group / "cgroup.events").read_text():
             return False
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):  # ENODEV: it went while it was read
+            raise
         return True
     for where, _, _ in os.walk(group, topdown=False):
         with contextlib.suppress(OSError):
