@@ -4,6 +4,7 @@ import asyncio
 import struct
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,17 @@ def test_cut_messages_are_left_out(length: int) -> None:
     assert table_losses(message[:length]) <= {table_key(DEVICE)}
     padded = table_losses(message[:length].ljust(len(message), b"\0"))
     assert all(DEVICE.startswith(str(name)) for _, name in padded)
+
+
+def test_program_that_does_not_end_is_killed(
+    namespace: Callable[[str], Namespace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = tmp_path / "nft"
+    stuck.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    stuck.chmod(0o755)
+    monkeypatch.setattr("locum.node.translated.untracked._PATH", str(tmp_path))
+    monkeypatch.setattr("locum.node.translated.untracked._PATIENCE", 2.0)
+    with namespace("nat").entered(), pytest.raises(OSError, match="nft did not end in 2 s"):
+        asyncio.run(make(DEVICE, anew=True))
+    pid = int((tmp_path / "pid").read_text())
+    assert not Path(f"/proc/{pid}").exists()

@@ -12,7 +12,7 @@ import shutil
 import socket
 import struct
 
-from locum.dataplane.kernel.host.lost import Key
+from locum.dataplane.kernel.host.lost import Key, received
 
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 _PATIENCE = 10.0  # seconds for nft
@@ -23,7 +23,6 @@ _NAME = 1  # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE
 _MESSAGE = struct.Struct("=IHHII")  # struct nlmsghdr
 _GENERIC = 4  # bytes of struct nfgenmsg
 _ATTRIBUTE = struct.Struct("=HH")
-_TURN = 64  # messages that are read in one turn: a flushed ruleset may have any number
 
 log = logging.getLogger("locum.host")
 
@@ -66,26 +65,31 @@ def _script(device: str) -> str:
 
 async def _is_whole(device: str) -> bool:
     tool = shutil.which("nft", path=_PATH) or "nft"
-    listing = await asyncio.create_subprocess_exec(
-        tool, "list", "chain", "inet", device, "untracked",
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, stdin=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    output, _ = await asyncio.wait_for(listing.communicate(), _PATIENCE)
-    return f'iifname "{device}" notrack' in output.decode(errors="replace")
+    _status, output, _errors = await _run(tool, "list", "chain", "inet", device, "untracked")
+    return f'iifname "{device}" notrack' in output
 
 
 async def _nft(script: str) -> str:
     """Run it; the error as one line, empty if there is none."""
     tool = shutil.which("nft", path=_PATH) or "nft"
-    running = await asyncio.create_subprocess_exec(
-        tool, "-f", "-",
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    _, errors = await asyncio.wait_for(running.communicate(script.encode()), _PATIENCE)
-    if running.returncode == 0:
+    status, _output, errors = await _run(tool, "-f", "-", script=script)
+    if status == 0:
         return ""
-    lines = errors.decode(errors="replace").strip().splitlines()
-    return lines[0] if lines else f"exit status {running.returncode}"
+    lines = errors.strip().splitlines()
+    return lines[0] if lines else f"exit status {status}"
+
+
+async def _run(*command: str, script: str = "") -> tuple[int | None, str, str]:
+    """Exit status, output and errors of a program, which is killed when it does not end: its status is None then."""
+    pipe = asyncio.subprocess.PIPE
+    running = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
+    try:
+        output, errors = await asyncio.wait_for(running.communicate(script.encode()), _PATIENCE)
+    except TimeoutError:
+        running.kill()
+        await running.wait()
+        return None, "", f"{command[0]} did not end in {_PATIENCE:.0f} s"
+    return running.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
 
 
 class TableLosses:
@@ -106,20 +110,8 @@ class TableLosses:
 
     def read(self) -> tuple[set[Key], bool]:
         """Keys of tables of which something went, and whether the kernel had to leave some out."""
-        keys: set[Key] = set()
-        missed = False
-        for _ in range(_TURN):
-            try:
-                datagram = self._socket.recv(1 << 16)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                missed = True
-                continue
-            keys.update(table_losses(datagram))
-        return keys, missed
+        datagrams, missed = received(self._socket)
+        return {key for datagram in datagrams for key in table_losses(datagram)}, missed
 
     def close(self) -> None:
         self._socket.close()

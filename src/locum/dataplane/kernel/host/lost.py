@@ -99,23 +99,27 @@ class LossSocket:
 
         The socket stays readable while there are more.
         """
-        keys: set[Key] = set()
-        missed = False
-        for _ in range(_TURN):
-            try:
-                datagram = self._socket.recv(_LONGEST)
-            except BlockingIOError:
-                return keys, missed
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                missed = True
-                continue
-            keys.update(losses(datagram))
-        return keys, missed
+        datagrams, missed = received(self._socket)
+        return {key for datagram in datagrams for key in losses(datagram)}, missed
 
     def close(self) -> None:
         self._socket.close()
+
+
+def received(netlink: socket.socket) -> tuple[list[bytes], bool]:
+    """The datagrams that wait at a netlink socket, those of one turn, and whether the kernel had to leave some out."""
+    found: list[bytes] = []
+    missed = False
+    for _ in range(_TURN):
+        try:
+            found.append(netlink.recv(_LONGEST))
+        except BlockingIOError:
+            break
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            missed = True
+    return found, missed
 
 
 def losses(datagram: bytes) -> Iterator[Key]:
