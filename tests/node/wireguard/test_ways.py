@@ -24,6 +24,9 @@ def test_device_walks_between_two_nats(walk: Walk) -> None:
     walk.back(1)
     assert walk.ping("dv", SERVER) and walk.ping("sv", DEVICE)
     assert "203.0.113.2:" in walk.wg("sv", "endpoints")
+    walk.until(
+        lambda: "203.0.113.2:" in str(walk.ask("sv", "status")["wireguard"]["peers"]), "the daemon to know it"
+    )
     assert walk.lost(1.5, lambda: walk.enter("cafe")) == 0
     assert walk.back(2)["renewals"] == 0
     assert "203.0.113.6:" in walk.wg("sv", "endpoints")
