@@ -28,7 +28,7 @@ from tests.dataplane.chain import (
     install,
     tunnels,
 )
-from tests.dataplane.kernel.test_forwarding import grown, ping
+from tests.dataplane.kernel.test_forwarding import bulk, grown, ping
 from tests.dataplane.namespaces import Namespace
 
 DEVICE = "wg0"
@@ -130,14 +130,7 @@ def test_tcp_through_wireguard(network: Planes, encapsulation: Encapsulation, ou
     before = ha.counters(), fa.counters()
     for home, correspondent in ((HOME4, CN4), (HOME6, CN6)):
         assert "2 received" in ping(net, home)
-        server = net.cn.start("iperf3 -s")
-        try:
-            time.sleep(0.2)
-            for direction in ("", "-R"):
-                net.mn.run(f"timeout 20 iperf3 -n 8M -c {correspondent} -B {home} {direction}")
-        finally:
-            server.terminate()
-            server.wait()
+        bulk(net, home, correspondent, "8M", 20)
         assert ha.binding_counters(home).bytes > 7_000_000
     assert not grown(ha, before[0]) and not grown(fa, before[1])
 

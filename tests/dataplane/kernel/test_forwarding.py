@@ -68,6 +68,18 @@ def ping(net: Chain, home: Addr, *options: str) -> str:
     return run_process(command, capture_output=True, text=True, check=False).stdout
 
 
+def bulk(net: Chain, home: Addr, correspondent: Addr, size: str, seconds: int) -> None:
+    """TCP in both directions between the device and the correspondent, so much in each and in that time."""
+    server = net.cn.start("iperf3 -s")
+    try:
+        time.sleep(0.2)
+        for direction in ("", "-R"):
+            net.mn.run(f"timeout {seconds} iperf3 -n {size} -c {correspondent} -B {home} {direction}")
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def grown(plane: DataPlane, before: dict[str, int]) -> dict[str, int]:
     return {name: n - before[name] for name, n in plane.counters().items() if n != before[name]}
 
@@ -87,14 +99,7 @@ def test_tcp_both_ways(network: Planes, encapsulation: Encapsulation, outer: int
     before = ha.counters(), fa.counters()
     for home, correspondent in ((HOME4, CN4), (HOME6, CN6)):
         assert "2 received" in ping(net, home)
-        server = net.cn.start("iperf3 -s")
-        try:
-            time.sleep(0.2)
-            for direction in ("", "-R"):
-                net.mn.run(f"timeout 10 iperf3 -n 40M -c {correspondent} -B {home} {direction}")
-        finally:
-            server.terminate()
-            server.wait()
+        bulk(net, home, correspondent, "40M", 10)
         assert ha.binding_counters(home).bytes > 30_000_000
         acceptance = next(a for a in ha.state.acceptances.values() if a.home_address == home)
         assert ha.acceptance_counters(acceptance).bytes > 30_000_000

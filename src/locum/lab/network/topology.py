@@ -215,6 +215,11 @@ class Topology:
         return found
 
 
+def _behind(subnet: int, near: End, far: End) -> Link:
+    """A device's radio link to a router that translates addresses."""
+    return Link(subnet, near, far, rate=RADIO_RATE, radio=True, private=True)
+
+
 _EXTRAS: dict[str, tuple[tuple[Node, ...], tuple[Link, ...]]] = {
     # a second stand-in; its link to the access node is its own, its care-of address is co-located
     "mnps2": (
@@ -239,14 +244,7 @@ _EXTRAS: dict[str, tuple[tuple[Node, ...], tuple[Link, ...]]] = {
         (Node("natr", Place.ROUTER),),
         (
             Link(31, End("mid", "nat0", 1), End("natr", "mid0", 2)),
-            Link(
-                32,
-                End("natr", "lan0", 1),
-                End("mn", "radio2", 0),
-                rate=RADIO_RATE,
-                radio=True,
-                private=True,
-            ),
+            _behind(32, End("natr", "lan0", 1), End("mn", "radio2", 0)),
         ),
     ),
 }
@@ -317,30 +315,9 @@ def rented() -> Topology:
             Link(4, End("net", "srv0", 1), End("srv", "eth0", 2)),
             Link(31, End("net", "home0", 1), End("hr", "wan0", 2)),
             Link(32, End("net", "cafe0", 1), End("cr", "wan0", 2)),
-            Link(
-                41,
-                End("hr", "lan0", 1),
-                End("mn", "radio0", 0),
-                rate=RADIO_RATE,
-                radio=True,
-                private=True,
-            ),
-            Link(
-                42,
-                End("cr", "lan0", 1),
-                End("mn", "radio1", 0),
-                rate=RADIO_RATE,
-                radio=True,
-                private=True,
-            ),
-            Link(
-                43,
-                End("hr", "lan1", 1),
-                End("mn2", "radio0", 0),
-                rate=RADIO_RATE,
-                radio=True,
-                private=True,
-            ),
+            _behind(41, End("hr", "lan0", 1), End("mn", "radio0", 0)),
+            _behind(42, End("cr", "lan0", 1), End("mn", "radio1", 0)),
+            _behind(43, End("hr", "lan1", 1), End("mn2", "radio0", 0)),
         ),
         home=None,
     )
